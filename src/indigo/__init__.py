@@ -1,0 +1,1 @@
+"""Indigo: a self-hosted, multi-tenant, OpenAI-compatible AI platform."""

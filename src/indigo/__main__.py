@@ -1,0 +1,5 @@
+"""`python -m indigo` is the `indigo` command."""
+
+from indigo.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The outside world: one folder per need, one file per engine."""

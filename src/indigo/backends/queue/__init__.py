@@ -1,0 +1,1 @@
+"""The spool: a crash-proof journal between the gateway and the database."""

@@ -1,0 +1,1 @@
+"""API keys: minted once, stored as a digest, compiled into grants."""

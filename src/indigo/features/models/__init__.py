@@ -1,0 +1,1 @@
+"""Providers, models and endpoints: the file, the registry, the health of each."""

@@ -1,0 +1,1 @@
+"""Who used what: one event for every admitted request, stored exactly once."""

@@ -1,0 +1,1 @@
+"""What can be started, and how the parts are wired together."""

@@ -1,0 +1,1 @@
+"""The shared edge of the management side: app, errors, listing, documentation."""

@@ -1,0 +1,10 @@
+"""What every test shares: the two markers that tie tests to promises and threats."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "promise(*ids): the promises that this test shows to be kept")
+    config.addinivalue_line("markers", "threat(*ids): the attacks or faults that this test shows to be harmless")
