@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from indigo.gateway.framing import Headers
 from indigo.kernel import api_keys
 from indigo.kernel.errors import InvalidRequest, Unauthorized
 
 HOW = "Send your API key as 'Authorization: Bearer sk-…'."
 
 
-def credential(headers: Headers) -> bytes:
-    """The bearer token (RFC 6750 §2.1), as bytes.
+def credential(authorization: bytes | None, other: bytes | None) -> bytes:
+    """The bearer token (RFC 6750 §2.1), as bytes. `other` is a key sent in another header, or None.
 
     Raises Unauthorized where there is none or it is ill-formed, InvalidRequest where two credentials disagree.
     """
-    found: bytes | None = None
-    other: bytes | None = None
-    for name, value in headers:
-        if name == b"authorization":
-            if found is not None:
-                raise Unauthorized(f"More than one Authorization header. {HOW}", code="ambiguous_credentials")
-            found = value
-        elif name == b"x-api-key" or name == b"api-key":
-            other = value
-    if found is None:
+    if authorization is None:
         raise Unauthorized(f"No API key was sent. {HOW}", code="missing_api_key")
-    if found[:7].lower() != b"bearer " or not (token := found[7:].strip()):
+    if authorization[:7].lower() != b"bearer " or not (token := authorization[7:].strip()):
         raise Unauthorized(f"The Authorization header is not a bearer token. {HOW}")
     if other is not None and other.strip() != token:
         raise InvalidRequest("Two different credentials were sent; send one.", code="ambiguous_credentials")

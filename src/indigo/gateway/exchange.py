@@ -7,16 +7,26 @@ uvicorn's; the attributes without underscore that have no comment are what its p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from http import HTTPStatus
+from typing import Protocol
 
 from indigo.gateway.errors import error_body, error_event
 from indigo.gateway.ports import Grant
+from indigo.gateway.steps import Steps
 from indigo.gateway.stream import DONE
 from indigo.gateway.upstream.call import Call
 from indigo.kernel.errors import IndigoError
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Connection(Protocol):
+    """What an exchange needs of the connection it runs on."""
+
+    transport: asyncio.Transport
+
+    def date_header(self) -> bytes: ...
+    def on_response_complete(self) -> None: ...
 
 
 class _NoEvent:
@@ -30,8 +40,7 @@ NO_EVENT = _NoEvent()
 
 class Exchange:
     __slots__ = (
-        "_date",
-        "_on_complete",
+        "_connection",
         "_parts",
         "_transport",
         "begun",
@@ -41,32 +50,31 @@ class Exchange:
         "grant",
         "id",
         "keep_alive",
+        "linger",
         "more_body",
         "operation",
         "refusal",
         "request_id",
         "response_complete",
         "size",
+        "steps",
         "stream",
-        "task",
     )
     message_event = NO_EVENT
 
-    def __init__(
-        self, transport: asyncio.Transport, operation: str, *, id: str, request_id: str, stream: bool,
-        keep_alive: bool, date: Callable[[], bytes], on_complete: Callable[[], None],
-    ) -> None:  # fmt: skip
-        self._transport = transport
-        self._date = date
-        self._on_complete = on_complete
+    def __init__(self, connection: Connection, operation: str, id: str, request_id: str, keep_alive: bool) -> None:
+        self._connection = connection
+        self._transport = connection.transport
         self._parts: list[bytes] = []
         self.operation = operation
         self.id = id
         self.request_id = request_id
-        self.stream = stream
+        self.stream = False
         self.keep_alive = keep_alive
         self.size = 0
         self.more_body = True
+        self.linger = False
+        """The client still sends: close only our side, so that it reads the answer and not a reset."""
         self.begun = False
         self.response_complete = False
         self.disconnected = False
@@ -74,7 +82,7 @@ class Exchange:
         self.digest = b""
         self.refusal: IndigoError | None = None
         self.call: Call | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.steps: Steps | None = None
 
     @property
     def gone(self) -> bool:
@@ -139,11 +147,14 @@ class Exchange:
 
     def _tail(self) -> bytes:
         close = b"" if self.keep_alive else b"connection: close\r\n"
-        return b"x-request-id: %b\r\n%b%b" % (self.request_id.encode(), self._date(), close)
+        return b"x-request-id: %b\r\n%b%b" % (self.request_id.encode(), self._connection.date_header(), close)
 
     def _completed(self) -> None:
         self.response_complete = True
         self._parts.clear()
         if not self.keep_alive:
-            self._transport.close()
-        self._on_complete()
+            if self.linger and self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        self._connection.on_response_complete()

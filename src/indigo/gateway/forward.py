@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Iterator
 from typing import cast
 
@@ -15,6 +14,7 @@ from indigo.gateway.endpoints import Endpoint
 from indigo.gateway.ports import ModelEntry, Routes, Target
 from indigo.gateway.record import Run
 from indigo.gateway.request import Request
+from indigo.gateway.steps import bridged
 from indigo.gateway.stream import Relay
 from indigo.gateway.sweeper import Sweeper
 from indigo.gateway.upstream.call import AttemptFailed, Call
@@ -50,6 +50,7 @@ class Forwarder:
         self, routes: Routes, sweeper: Sweeper, *, connect_seconds: float, first_byte_seconds: float,
         idle_seconds: float, max_connections: int,
     ) -> None:  # fmt: skip
+        self._loop = asyncio.get_running_loop()
         self._routes = routes
         self._sweeper = sweeper
         self._connect_seconds = connect_seconds
@@ -64,12 +65,12 @@ class Forwarder:
         At the end of a stream the caller calls `done`.
         Raises Unavailable, RateLimited, UpstreamFailed or UpstreamTimeout when no target gave one.
         """
-        now = time.monotonic()
+        now = self._loop.time()
         deadline = now + self._first_byte_seconds
         self._budget.earn()
         failed: AttemptFailed | None = None
         for entry, target in self._plan(request.entry, request, now):
-            if failed is not None and (time.monotonic() >= deadline or not self._budget.take()):
+            if failed is not None and (self._loop.time() >= deadline or not self._budget.take()):
                 break
             run.target, run.price = target, entry.price
             run.attempts += 1
@@ -102,7 +103,7 @@ class Forwarder:
             elif call.status in RETRYABLE or not 400 <= call.status < 500:
                 raise AttemptFailed(_reason(call.status), status=call.status, retry_after=call.retry_after)
         except AttemptFailed as error:
-            endpoint.failed(time.monotonic(), error.retry_after)
+            endpoint.failed(self._loop.time(), error.retry_after)
             raise
         except BaseException:
             endpoint.released()
@@ -116,37 +117,37 @@ class Forwarder:
         pool = self._pool(target.endpoint)
         payload = request.payload(target)
         connection = pool.idle()
-        if connection is not None:
+        while True:
+            if connection is None:
+                try:
+                    connection = await bridged(pool.dial())
+                except ConnectFailed as error:
+                    raise AttemptFailed(str(error)) from None
+            call = self._send(connection, request, run, payload, deadline)
             try:
-                return await self._on(connection, request, run, payload, deadline)
+                await call.answered
+                return call
             except AttemptFailed as error:
                 if not error.stale:
                     raise
-        try:
-            connection = await pool.dial()
-        except ConnectFailed as error:
-            raise AttemptFailed(str(error)) from None
-        return await self._on(connection, request, run, payload, deadline)
+                connection = None
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+            finally:
+                if not call.streaming or call.answered.failed:
+                    self._sweeper.discard(call)
 
-    async def _on(self, connection: Connection, request: Request, run: Run, payload: bytes, deadline: float) -> Call:
-        loop = asyncio.get_running_loop()
+    def _send(self, connection: Connection, request: Request, run: Run, payload: bytes, deadline: float) -> Call:
         relay: Relay | None = None
         if request.stream:
-            relay = run.relay = Relay(loop, request.client, keep_usage=request.ask.wants_usage)
-        call = Call(loop, connection, relay, deadline=deadline, idle_seconds=self._idle_seconds)
+            relay = run.relay = Relay(request.client, keep_usage=request.ask.wants_usage)
+        call = Call(self._loop, connection, relay, deadline=deadline, idle_seconds=self._idle_seconds)
         if relay is not None:
             relay.attach(call)
         request.client.call = call
         connection.send(call, payload)
         self._sweeper.add(call)
-        try:
-            await call.answered
-        except BaseException:
-            self._sweeper.discard(call)
-            call.cancel()
-            raise
-        if relay is None or not relay.begun:
-            self._sweeper.discard(call)
         return call
 
     def done(self, call: Call, run: Run, *, ok: bool | None) -> None:
@@ -159,7 +160,7 @@ class Forwarder:
         elif ok is None:
             endpoint.released()
         else:
-            endpoint.failed(time.monotonic())
+            endpoint.failed(self._loop.time())
 
     def _pool(self, endpoint: Endpoint) -> Pool:
         if endpoint.pool is None:

@@ -14,7 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from indigo.gateway import operations
 from indigo.gateway.exchange import Exchange
-from indigo.gateway.framing import MAX_HEAD, MAX_URL, HeadTooLarge, check_head, header
+from indigo.gateway.framing import MAX_HEAD, MAX_URL, Head, HeadTooLarge, read_head
+from indigo.gateway.steps import Steps
 from indigo.kernel.errors import IndigoError, InvalidRequest, TooLarge
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 HOT = {path.encode(): operation for path, operation in operations.PATHS.items()}
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+LINGER_SECONDS = 5.0
 SLURP = 64 * 1024
 """A refused request's body up to this size is read and thrown away, so that the connection can be used again."""
 
@@ -58,8 +60,8 @@ class GatewayProtocol(HttpToolsProtocol):
         for exchange in (cycle, *(queued for queued, _ in self.pipeline)):
             if type(exchange) is Exchange:
                 exchange.disconnected = True
-                if exchange.task is not None:
-                    exchange.task.cancel()
+                if exchange.steps is not None:
+                    exchange.steps.cancel()
         self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
@@ -80,7 +82,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()  # an earlier answer is under way: nothing may be mixed into it
             return
-        exchange = self._exchange("", keep_alive=False)
+        exchange = self._exchange("", None, keep_alive=False)
         self.cycle = cast(Any, exchange)
         self.gateway.metrics.not_admitted("", error.status)
         exchange.refuse(error)
@@ -88,11 +90,15 @@ class GatewayProtocol(HttpToolsProtocol):
     # Parser callbacks
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
         self.in_head = True
         self.head_size = 0
         if not self.reading_since:
             self.reading_since = self.loop.time()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self.in_head = False
@@ -100,57 +106,67 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         version = self.parser.get_http_version()
         try:
-            check_head(self.url, self.headers, version)
+            head = read_head(self.url, self.headers, version)
         except IndigoError as error:
             self.reject(error)
             return
+        operation = HOT.get(self.url)
+        if operation is not None:
+            self._divert(operation, head, version, stream=False)
+            return
         url, _, query = self.url.partition(b"?")
         operation = HOT.get(url)
-        if operation is None:
-            super().on_headers_complete()
+        if operation is not None:
+            stream = parse_qs(query).get(b"stream", [b""])[-1].lower() in (b"true", b"1")
+            self._divert(operation, head, version, stream=stream)
         else:
-            self._divert(operation, query, version)
+            self._leave_to_asgi(head)
 
-    def _divert(self, operation: str, query: bytes, version: str) -> None:
-        exchange = self._exchange(operation, keep_alive=version == "1.1" and self.parser.should_keep_alive())
-        exchange.stream = bool(query) and parse_qs(query).get(b"stream", [b""])[-1].lower() in (b"true", b"1")
+    def _leave_to_asgi(self, head: Head) -> None:
+        """Every other route is uvicorn's, as if nothing had been looked at."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers.extend(headers)
+        self.expect_100_continue = head.expect is not None and head.expect.lower() == b"100-continue"
+        super().on_headers_complete()
+
+    def _divert(self, operation: str, head: Head, version: str, *, stream: bool) -> None:
+        keep_alive = version == "1.1" and self.parser.should_keep_alive()
+        exchange = self._exchange(operation, head.request_id, keep_alive=keep_alive)
+        exchange.stream = stream
         previous = self.cycle
         self.cycle = cast(Any, exchange)
         if previous is not None and not previous.response_complete:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
-        length = int(header(self.headers, b"content-length") or b"0")
         try:
-            self._admit_head(exchange, length, version)
+            self._admit_head(exchange, head, version)
         except IndigoError as error:
-            if length > SLURP or header(self.headers, b"transfer-encoding") is not None:
-                exchange.keep_alive = False
             exchange.refusal = error
-        if exchange.refusal is not None and exchange.more_body and not exchange.keep_alive:
-            exchange.more_body = False
-            self._ready(exchange)
+            if head.length > SLURP or head.chunked:
+                exchange.keep_alive = False
+            if not exchange.keep_alive and (head.length or head.chunked):
+                self._refuse_early(exchange)
 
-    def _admit_head(self, exchange: Exchange, length: int, version: str) -> None:
+    def _admit_head(self, exchange: Exchange, head: Head, version: str) -> None:
         if self.parser.get_method() != b"POST":
             raise MethodNotAllowed(f"Use POST for {exchange.operation}.")
-        self.gateway.authenticate(exchange, self.headers)
-        if length > self.gateway.max_body:
+        self.gateway.authenticate(exchange, head)
+        if head.length > self.gateway.max_body:
             raise TooLarge(f"The body is larger than {self.gateway.max_body} bytes.")
         if version != "1.1" and exchange.stream:
             raise InvalidRequest("Streams need HTTP/1.1.")
-        if self.expect_100_continue:
+        if head.expect is not None and head.expect.lower() == b"100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _exchange(self, operation: str, *, keep_alive: bool) -> Exchange:
+    def _exchange(self, operation: str, request_id: bytes | None, *, keep_alive: bool) -> Exchange:
         id = self.gateway.ids.next()
-        given = header(self.headers, b"x-request-id") if self.headers else None
-        request_id = given.decode() if given is not None and REQUEST_ID.fullmatch(given) else "req_" + id
-        return Exchange(
-            self.transport, operation, id=id, request_id=request_id, stream=False, keep_alive=keep_alive,
-            date=self._date, on_complete=self.on_response_complete,
-        )  # fmt: skip
+        given = request_id is not None and REQUEST_ID.fullmatch(request_id)
+        return Exchange(self, operation, id, request_id.decode() if given and request_id else "req_" + id, keep_alive)
 
-    def _date(self) -> bytes:
+    def date_header(self) -> bytes:
+        """The Date header and its like, as one piece."""
         return self.gateway.default_headers(self.server_state.default_headers)
 
     def on_body(self, body: bytes) -> None:
@@ -161,15 +177,24 @@ class GatewayProtocol(HttpToolsProtocol):
             exchange.feed(body)
             if exchange.size > self.gateway.max_body:
                 exchange.drop_body()
-                exchange.keep_alive = exchange.more_body = False
+                exchange.keep_alive = False
                 exchange.refusal = TooLarge(f"The body is larger than {self.gateway.max_body} bytes.")
-                self._ready(exchange)
+                self._refuse_early(exchange)
+
+    def _refuse_early(self, exchange: Exchange) -> None:
+        """Answer before the body is in, and throw the rest of it away for a moment."""
+        exchange.more_body = False
+        exchange.linger = True
+        self.reading_since = self.loop.time()
+        self._ready(exchange)
 
     def on_message_complete(self) -> None:
         self.reading_since = 0.0
         exchange = cast(Any, self.cycle)
         if type(exchange) is not Exchange:
             super().on_message_complete()
+        elif exchange.linger:
+            self.transport.close()
         elif exchange.more_body:
             exchange.more_body = False
             self._ready(exchange)
@@ -185,10 +210,10 @@ class GatewayProtocol(HttpToolsProtocol):
             extra = b"allow: POST\r\n" if exchange.refusal.status == 405 else b""
             exchange.refuse(exchange.refusal, extra=extra)
             return
-        task = self.loop.create_task(self.gateway.answer(exchange))
-        exchange.task = task
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        steps = Steps(self.gateway.answer(exchange), self.tasks.discard)
+        exchange.steps = steps
+        self.tasks.add(cast(Any, steps))
+        steps.step()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if type(cycle) is not Exchange:
@@ -227,7 +252,11 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.paused_since and now - self.paused_since > limits.stalled:
             self.transport.abort()
         elif self.reading_since:
-            if now - self.reading_since > (limits.head if self.in_head else limits.body):
+            lingering = cast(Any, self.cycle)
+            if type(lingering) is Exchange and lingering.linger:
+                if now - self.reading_since > LINGER_SECONDS:
+                    self.transport.abort()
+            elif now - self.reading_since > (limits.head if self.in_head else limits.body):
                 self.reject(ClientTooSlow("The request did not arrive in time."))
         elif (self.cycle is None or self.cycle.response_complete) and now - self.idle_since > limits.keep_alive:
             self.transport.close()

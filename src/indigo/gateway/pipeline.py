@@ -107,7 +107,7 @@ class Pipeline:
         except asyncio.CancelledError:
             ok = None
             call.cancel()
-            if not relay.finished.cancelled() and relay.finished.done() and relay.finished.exception() is None:
+            if relay.finished.done and not relay.finished.failed:
                 run.close(200, record.COMPLETED, run.seen())  # it left after the last word: that is no abort
             raise
         finally:

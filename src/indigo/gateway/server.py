@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import logging
 from typing import Any
 
 import msgspec
 
 from indigo.gateway import authenticate
 from indigo.gateway.exchange import Exchange
-from indigo.gateway.framing import Headers
+from indigo.gateway.framing import Head
 from indigo.gateway.http import GatewayProtocol
 from indigo.gateway.metrics import Metrics
 from indigo.gateway.pipeline import Pipeline
 from indigo.gateway.ports import Grants
 from indigo.gateway.record import Accounts
+from indigo.gateway.steps import bridged
 from indigo.gateway.sweeper import Sweeper
 from indigo.kernel import api_keys
 from indigo.kernel.errors import IndigoError, Internal, Unavailable
 from indigo.kernel.ids import EventIds
+
+log = logging.getLogger("indigo.gateway")
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -72,9 +77,9 @@ class Gateway:
             self._headers = b"".join([b"%b: %b\r\n" % pair for pair in headers])
         return self._headers
 
-    def authenticate(self, exchange: Exchange, headers: Headers) -> None:
+    def authenticate(self, exchange: Exchange, head: Head) -> None:
         """Sets the exchange's grant, or at least its digest where memory does not know the key. Raises IndigoError."""
-        token = authenticate.credential(headers)
+        token = authenticate.credential(head.authorization, head.other_credential)
         exchange.digest = api_keys.digest(token)
         exchange.grant = self._grants.cached(exchange.digest)
         if exchange.grant is None:
@@ -82,7 +87,7 @@ class Gateway:
 
     async def answer(self, exchange: Exchange) -> None:
         try:
-            grant = exchange.grant or await self._grants.find(exchange.digest)
+            grant = exchange.grant or await bridged(self._grants.find(exchange.digest))
             body = exchange.body
             exchange.drop_body()
             whole = await self._pipeline.answer(
@@ -91,10 +96,12 @@ class Gateway:
             )  # fmt: skip
         except IndigoError as error:
             self._failed(exchange, error)
-        except BaseException as error:
-            cancelled = Unavailable("The server is shutting down.", code="shutting_down", retry_after=5)
-            self._failed(exchange, cancelled if not isinstance(error, Exception) else Internal("Something went wrong."))
+        except asyncio.CancelledError:
+            self._failed(exchange, Unavailable("The server is shutting down.", code="shutting_down", retry_after=5))
             raise
+        except Exception:  # a task's edge: the client gets an answer, and the operator the reason
+            log.exception("request %s failed", exchange.request_id)
+            self._failed(exchange, Internal("Something went wrong on our side; the request id tells us where."))
         else:
             if whole is None:
                 exchange.end()

@@ -6,13 +6,13 @@ off upstream ends here with a typed error and without the transfer's final chunk
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 import msgspec
 
 from indigo.gateway import usage
 from indigo.gateway.ports import Tokens
+from indigo.gateway.steps import Signal
 from indigo.gateway.upstream.call import AttemptFailed, Call
 from indigo.kernel.errors import IndigoError, UpstreamFailed, UpstreamTimeout
 
@@ -32,6 +32,7 @@ class Relay:
         "_call",
         "_client",
         "_done_seen",
+        "_error",
         "_finish_seen",
         "_keep_usage",
         "_parts",
@@ -43,11 +44,12 @@ class Relay:
         "tokens",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, client: StreamClient, *, keep_usage: bool) -> None:
+    def __init__(self, client: StreamClient, *, keep_usage: bool) -> None:
         self._client = client
         self._keep_usage = keep_usage
         self._call: Call | None = None
         self._done_seen = False
+        self._error: IndigoError | None = None
         self._finish_seen = False
         self._parts: list[bytes] = []
         self._parts_size = 0
@@ -56,14 +58,14 @@ class Relay:
         """Events that carried choices: for a stream that states no usage, about its completion tokens."""
         self.first_byte = 0.0
         self.tokens: Tokens | None = None
-        self.finished: asyncio.Future[None] = loop.create_future()
+        self.finished: Signal[None] = Signal()
         """Resolves at the stream's good end; fails with the IndigoError that the client is to see."""
 
     def attach(self, call: Call) -> None:
         self._call = call
 
     def feed(self, data: bytes) -> None:
-        if self.finished.done():
+        if self.finished.done:
             return  # what follows [DONE] is nobody's
         if self._parts or not data.endswith(b"\n\n") or b"\r" in data:
             data = self._complete(data)
@@ -80,11 +82,13 @@ class Relay:
             passed = self._event(event)
             if passed:
                 kept.append(passed)
-            if self._done_seen or self.finished.done():
+            if self._done_seen or self._error is not None:
                 break
         if kept:
             self._pass_on(data if kept == events[:-1] else b"".join([event + b"\n\n" for event in kept]))
-        if self._done_seen:
+        if self._error is not None:
+            self._break(self._error)
+        elif self._done_seen:
             self._finish()
 
     def _pass_on(self, data: bytes) -> None:
@@ -92,12 +96,12 @@ class Relay:
             self._client.write(data)
             return
         assert self._call is not None
-        if self._call.answered.done():
+        if self._call.answered.done or self._error is not None:
             return  # this attempt has failed: nothing of it may reach the client
         self.begun = True
         self.first_byte = self._call.last_data
         self._client.begin(data)
-        self._call.answered.set_result(None)
+        self._call.answered.set(None)
 
     def _event(self, event: bytes) -> bytes:
         """The event as it is to be passed on; empty where it is not."""
@@ -113,10 +117,10 @@ class Relay:
         except (msgspec.DecodeError, RecursionError):
             found = usage.of_event(event[6:])
         if found is None:
-            self._break(UpstreamFailed("The model's answer holds an event that is not JSON.", code="upstream_garbage"))
+            self._error = UpstreamFailed("The model's answer holds an event that is not JSON.", code="upstream_garbage")
             return b""
         if found.error is not msgspec.UNSET and bytes(found.error) != b"null":
-            self._break(UpstreamFailed("The model broke its answer off with an error.", code="upstream_error"))
+            self._error = UpstreamFailed("The model broke its answer off with an error.", code="upstream_error")
             return b""
         return self._counted(event, found)
 
@@ -153,11 +157,11 @@ class Relay:
 
     def ended(self) -> None:
         """The endpoint ended its answer in good order. Without [DONE] it counts as whole if a finish_reason came."""
-        if self.finished.done():
+        if self.finished.done:
             return
         if self._parts:
             self.feed(b"\n\n")
-        if self.finished.done():
+        if self.finished.done:
             return
         if self._finish_seen:
             self._finish()
@@ -171,19 +175,19 @@ class Relay:
     def _finish(self) -> None:
         if not self.begun:
             self._break(UpstreamFailed("The model's answer is empty.", code="upstream_truncated"))
-        elif not self.finished.done():
-            self.finished.set_result(None)
+        elif not self.finished.done:
+            self.finished.set(None)
 
     def _break(self, error: IndigoError) -> None:
         assert self._call is not None
-        if self.finished.done():
+        if self.finished.done:
             return
         self._call.cancel()
         if self.begun:
-            self.finished.set_exception(error)
-        elif not self._call.answered.done():
+            self.finished.fail(error)
+        elif not self._call.answered.done:
             timeout = isinstance(error, UpstreamTimeout)
-            self._call.answered.set_exception(AttemptFailed(error.message, status=self._call.status, timeout=timeout))
+            self._call.answered.fail(AttemptFailed(error.message, status=self._call.status, timeout=timeout))
 
 
 def _utf8(data: bytes) -> bool:

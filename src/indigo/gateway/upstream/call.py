@@ -10,6 +10,7 @@ import asyncio
 from typing import Protocol
 
 from indigo.gateway.ports import Tokens
+from indigo.gateway.steps import Signal
 from indigo.gateway.upstream.connection import Connection, Headers
 
 MAX_ANSWER = 64 * 1024 * 1024
@@ -45,6 +46,7 @@ class Call:
         "_pieces",
         "_size",
         "_stream",
+        "_time",
         "answered",
         "connection",
         "content_type",
@@ -62,7 +64,8 @@ class Call:
         self, loop: asyncio.AbstractEventLoop, connection: Connection, relay: StreamReceiver | None,
         *, deadline: float, idle_seconds: float,
     ) -> None:  # fmt: skip
-        self.answered: asyncio.Future[None] = loop.create_future()
+        self.answered: Signal[None] = Signal()
+        self._time = loop.time
         self.connection = connection
         self.relay = relay
         self.deadline = deadline
@@ -102,7 +105,7 @@ class Call:
             self._stream = True
 
     def body(self, data: bytes) -> None:
-        self.last_data = self.answered.get_loop().time()
+        self.last_data = self._time()
         if self._stream:
             assert self.relay is not None
             self.relay.feed(data)
@@ -117,20 +120,20 @@ class Call:
         if self._stream:
             assert self.relay is not None
             self.relay.ended()
-        elif not self.answered.done():
-            self.answered.set_result(None)
+        elif not self.answered.done:
+            self.answered.set(None)
 
     def lost(self, reason: str, *, answered: bool) -> None:
         if self._stream:
             assert self.relay is not None
             self.relay.lost(reason)
-        elif not self.answered.done():
+        elif not self.answered.done:
             stale = self.connection.used and not answered
-            self.answered.set_exception(AttemptFailed(reason, stale=stale))
+            self.answered.fail(AttemptFailed(reason, stale=stale))
 
     def sweep(self, now: float) -> None:
         """End what takes too long: the first byte, or the silence between two."""
-        if not self.answered.done():
+        if not self.answered.done:
             if now > self.deadline:
                 self._fail("it did not answer in time", timeout=True)
         elif self._stream and not self.paused and now - self.last_data > self.idle_seconds:
@@ -150,14 +153,14 @@ class Call:
 
     def resume(self) -> None:
         self.paused = False
-        self.last_data = self.answered.get_loop().time()
+        self.last_data = self._time()
         if self.connection.receiver is self:
             self.connection.resume_reading()
 
     def _fail(self, text: str, *, timeout: bool = False) -> None:
         self.connection.abort()
-        if not self.answered.done():
-            self.answered.set_exception(AttemptFailed(text, status=self.status, timeout=timeout))
+        if not self.answered.done:
+            self.answered.fail(AttemptFailed(text, status=self.status, timeout=timeout))
 
 
 def seconds(value: bytes) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
         "_keeper",
         "_parser",
         "_pieces",
+        "_reusable",
         "_status",
         "_transport",
         "_until_close",
@@ -47,6 +48,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
+        self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._pieces: list[bytes] = []
         self.receiver: Receiver | None = None
@@ -56,17 +58,16 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._headers: Headers = []
         self._head_size = 0
         self._status = 0
         self._answered = False
         self._complete = False
+        self._reusable = False
         self._until_close = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by class, only by its methods
 
     def send(self, receiver: Receiver, request: bytes) -> None:
         assert self._transport is not None
@@ -118,7 +119,7 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         receiver = self.receiver
         self.receiver = None
-        if self._parser.should_keep_alive() and not self._until_close and self.usable():
+        if self._reusable and not self._until_close and self.usable():
             self.used = True
             self._reset()
             self.resume_reading()
@@ -170,5 +171,6 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._status:
             self._complete = True
+            self._reusable = self._parser.should_keep_alive()
         else:
             self._headers = []  # an interim answer (1xx); the real one follows

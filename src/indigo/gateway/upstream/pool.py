@@ -24,6 +24,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._dialling = 0
+        self._loop = asyncio.get_running_loop()
         self._tls = ssl.create_default_context() if address.tls else None
 
     @property
@@ -42,7 +43,7 @@ class Pool:
         """A new connection. Raises ConnectFailed."""
         if len(self._open) + self._dialling >= self._most:
             raise ConnectFailed("all its connections are in use")
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         address = self._address
         self._dialling += 1
         try:
@@ -65,7 +66,7 @@ class Pool:
         return connection
 
     def released(self, connection: Connection) -> None:
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self._loop.time()
         self._idle.append(connection)
 
     def closed(self, connection: Connection) -> None:
