@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import uvicorn
@@ -89,7 +89,7 @@ async def no_app(scope: Any, receive: Any, send: Any) -> None:
 class World:
     """A gateway with everything it needs, listening on loopback."""
 
-    def __init__(self, *, app: Any = no_app, max_body: int = 20 * 1024 * 1024, patience: Patience = Patience(),
+    def __init__(self, *, app: Any = no_app, max_body: int = 20 * 1024 * 1024, patience: Patience | None = None,
                  first_byte: float = 30.0, idle: float = 30.0, most: int = 10_000) -> None:  # fmt: skip
         self.grants = MemoryGrants()
         self.routes = MemoryRoutes()
@@ -104,13 +104,14 @@ class World:
         )  # fmt: skip
         self.gateway = Gateway(
             grants=self.grants, pipeline=Pipeline(self.routes, self.accounts, self.forwarder),
-            accounts=self.accounts, sweeper=self.sweeper, metrics=self.metrics, max_body=max_body, patience=patience,
+            accounts=self.accounts, sweeper=self.sweeper, metrics=self.metrics, max_body=max_body,
+            patience=patience or Patience(),
         )  # fmt: skip
         self.app = app
         self.port = 0
 
     def model(
-        self, id: str, *urls: str, headers: tuple[tuple[str, str], ...] = (), price: Price = Price(),
+        self, id: str, *urls: str, headers: tuple[tuple[str, str], ...] = (), price: Price | None = None,
         served: str | None = None, fallbacks: tuple[str, ...] = (), ops: frozenset[str] = operations.ALL,
     ) -> list[Endpoint]:  # fmt: skip
         """Offer a model at `urls`; returns its endpoints."""
@@ -119,11 +120,13 @@ class World:
             for number, url in enumerate(urls)
         ]
         targets = tuple(Target(endpoint, served or id) for endpoint in endpoints)
-        self.routes.models[id] = ModelEntry(id=id, operations=ops, targets=targets, price=price, fallbacks=fallbacks)
+        self.routes.models[id] = ModelEntry(
+            id=id, operations=ops, targets=targets, price=price or Price(), fallbacks=fallbacks
+        )
         return endpoints
 
     @contextlib.asynccontextmanager
-    async def serving(self, *, drain: int = 2) -> AsyncIterator[World]:
+    async def serving(self, *, drain: int = 2) -> AsyncGenerator[World]:
         config = uvicorn.Config(
             self.app, http=self.gateway.protocol(), ws="none", loop="none", log_config=None, access_log=False,
             lifespan="off", server_header=False, timeout_graceful_shutdown=drain, port=0,

@@ -30,6 +30,16 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class ToolName(msgspec.Struct):
+    name: str
+
+
+class NamedTool(msgspec.Struct):
+    """A tool, or a `tool_choice` that names one."""
+
+    function: ToolName
+
+
 class Ask(msgspec.Struct):
     """The fields of a request that the gateway looks at; wrong types are refused here."""
 
@@ -128,17 +138,15 @@ def single_tool(body: bytes, ask: Ask) -> dict[str, Any]:
     """
     if not bytes(ask.tool_choice).startswith(b"{"):
         return {}
-    choice: Any = msgspec.json.decode(ask.tool_choice)
-    function: Any = choice.get("function") if choice.get("type") == "function" else None
-    if not isinstance(function, dict):
-        return {}
-    name: Any = function.get("name")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    given = _decode_raw(body).get("tools")
-    tools: Any = msgspec.json.decode(given) if given is not None else []
-    chosen = [tool for tool in tools if isinstance(tool, dict) and tool.get("function", {}).get("name") == name]
+    try:
+        name = msgspec.json.decode(ask.tool_choice, type=NamedTool).function.name
+        tools = msgspec.json.decode(_decode_raw(body).get("tools", Raw(b"[]")), type=list[Raw])
+        chosen = [tool for tool in tools if msgspec.json.decode(tool, type=NamedTool).function.name == name]
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"tool_choice and tools do not fit together: {error}", param="tool_choice") from None
     if not chosen:
         raise InvalidRequest(f"tool_choice names the function {name!r}, which is not in tools.", param="tool_choice")
-    return {"tools": chosen, "tool_choice": "required"}
+    return {"tools": chosen[:1], "tool_choice": "required"}
 
 
 def _check_utf8(body: bytes) -> None:

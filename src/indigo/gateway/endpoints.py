@@ -71,9 +71,7 @@ class Endpoint:
         "provider",
     )
 
-    def __init__(
-        self, *, id: str, provider: str, address: Address, headers: tuple[tuple[str, str], ...] = ()
-    ) -> None:
+    def __init__(self, *, id: str, provider: str, address: Address, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.id = id
         self.provider = provider
         self.address = address

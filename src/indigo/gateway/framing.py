@@ -51,6 +51,21 @@ def read_head(url: bytes, headers: Headers, version: str) -> Head:
         raise UrlTooLong(f"The URL is longer than {MAX_URL} bytes.")
     if len(headers) > MAX_HEADERS:
         raise HeadTooLarge(f"More than {MAX_HEADERS} headers.")
+    head, size, framings, hosts = _gather(headers)
+    if size > MAX_HEAD:
+        raise HeadTooLarge(f"The headers are larger than {MAX_HEAD} bytes.")
+    if framings > 1:
+        raise InvalidRequest(
+            "More than one Content-Length or Transfer-Encoding: the end of the body is ambiguous.",
+            code="invalid_framing",
+        )
+    if hosts != 1 and (hosts or version == "1.1"):
+        raise InvalidRequest("A request needs exactly one Host header.", code="invalid_host")
+    return head
+
+
+def _gather(headers: Headers) -> tuple[Head, int, int, int]:
+    """The head, the headers' size in bytes, and how many framing and Host headers there are."""
     head = Head()
     size = framings = hosts = 0
     for name, value in headers:
@@ -72,16 +87,7 @@ def read_head(url: bytes, headers: Headers, version: str) -> Head:
             head.expect = value
         else:
             head.other_credential = value
-    if size > MAX_HEAD:
-        raise HeadTooLarge(f"The headers are larger than {MAX_HEAD} bytes.")
-    if framings > 1:
-        raise InvalidRequest(
-            "More than one Content-Length or Transfer-Encoding: the end of the body is ambiguous.",
-            code="invalid_framing",
-        )
-    if hosts != 1 and (hosts or version == "1.1"):
-        raise InvalidRequest("A request needs exactly one Host header.", code="invalid_host")
-    return head
+    return head, size, framings, hosts
 
 
 def _framing(head: Head, name: bytes, value: bytes) -> None:

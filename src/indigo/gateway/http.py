@@ -39,6 +39,11 @@ class ClientTooSlow(InvalidRequest):
 
 
 class GatewayProtocol(HttpToolsProtocol):
+    # What uvicorn types as its own cycle is now one of two things, or none yet.
+    cycle: Any
+    pipeline: Any
+    parser: Any
+
     def __init__(self, gateway: Gateway, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gateway = gateway
@@ -83,7 +88,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.abort()  # an earlier answer is under way: nothing may be mixed into it
             return
         exchange = self._exchange("", None, keep_alive=False)
-        self.cycle = cast(Any, exchange)
+        self.cycle = exchange
         self.gateway.metrics.not_admitted("", error.status)
         exchange.refuse(error)
 
@@ -136,10 +141,10 @@ class GatewayProtocol(HttpToolsProtocol):
         exchange = self._exchange(operation, head.request_id, keep_alive=keep_alive)
         exchange.stream = stream
         previous = self.cycle
-        self.cycle = cast(Any, exchange)
+        self.cycle = exchange
         if previous is not None and not previous.response_complete:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((exchange, None))
         try:
             self._admit_head(exchange, head, version)
         except IndigoError as error:
@@ -170,7 +175,7 @@ class GatewayProtocol(HttpToolsProtocol):
         return self.gateway.default_headers(self.server_state.default_headers)
 
     def on_body(self, body: bytes) -> None:
-        exchange = cast(Any, self.cycle)
+        exchange = self.cycle
         if type(exchange) is not Exchange:
             super().on_body(body)
         elif exchange.more_body and exchange.refusal is None:
@@ -190,7 +195,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.reading_since = 0.0
-        exchange = cast(Any, self.cycle)
+        exchange = self.cycle
         if type(exchange) is not Exchange:
             super().on_message_complete()
         elif exchange.linger:
@@ -237,13 +242,15 @@ class GatewayProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self.paused_since = self.loop.time()
-        if type(cycle := cast(Any, self.cycle)) is Exchange and cycle.call is not None:
+        cycle = self.cycle
+        if type(cycle) is Exchange and cycle.call is not None:
             cycle.call.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.paused_since = 0.0
-        if type(cycle := cast(Any, self.cycle)) is Exchange and cycle.call is not None:
+        cycle = self.cycle
+        if type(cycle) is Exchange and cycle.call is not None:
             cycle.call.resume()
 
     def sweep(self, now: float) -> None:
@@ -252,7 +259,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self.paused_since and now - self.paused_since > limits.stalled:
             self.transport.abort()
         elif self.reading_since:
-            lingering = cast(Any, self.cycle)
+            lingering = self.cycle
             if type(lingering) is Exchange and lingering.linger:
                 if now - self.reading_since > LINGER_SECONDS:
                     self.transport.abort()

@@ -35,9 +35,7 @@ class Metrics:
         """Requests that were not admitted, by operation and status."""
         self.retries = 0
 
-    def closed(
-        self, operation: str, model: str, outcome: str, tokens: Tokens, latency_us: int, first_us: int
-    ) -> None:
+    def closed(self, operation: str, model: str, outcome: str, tokens: Tokens, latency_us: int, first_us: int) -> None:
         series = self.series.get((operation, model))
         if series is None:
             series = self.series[operation, model] = Series()

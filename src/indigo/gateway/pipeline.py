@@ -24,8 +24,10 @@ STREAMS = frozenset({operations.CHAT, operations.COMPLETIONS})
 
 
 class PipelineClient(Client, Protocol):
-    gone: bool
-    """The client has closed its connection."""
+    @property
+    def gone(self) -> bool:
+        """The client has closed its connection."""
+        ...
 
 
 class Pipeline:

@@ -6,7 +6,17 @@ import time
 
 from indigo.gateway import usage
 from indigo.gateway.metrics import Metrics
-from indigo.gateway.ports import Admission, Grant, Limits, ModelEntry, Progress, Target, Tokens, UsageEvent, UsageSink
+from indigo.gateway.ports import (
+    Admission,
+    Grant,
+    Limits,
+    ModelEntry,
+    Progress,
+    Target,
+    Tokens,
+    UsageEvent,
+    UsageSink,
+)
 from indigo.gateway.stream import Relay
 
 COMPLETED = "completed"

@@ -38,7 +38,7 @@ class Patience(msgspec.Struct, frozen=True):
 class Gateway:
     def __init__(
         self, *, grants: Grants, pipeline: Pipeline, accounts: Accounts, sweeper: Sweeper, metrics: Metrics,
-        max_body: int, patience: Patience = Patience(),
+        max_body: int, patience: Patience,
     ) -> None:  # fmt: skip
         self._grants = grants
         self._pipeline = pipeline

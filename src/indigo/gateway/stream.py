@@ -169,8 +169,8 @@ class Relay:
             self._break(UpstreamFailed("The model's answer ended before it was complete.", code="upstream_truncated"))
 
     def lost(self, text: str, *, timeout: bool = False) -> None:
-        kind = UpstreamTimeout if timeout else UpstreamFailed
-        self._break(kind(f"The model's answer broke off: {text}.", code="upstream_timeout" if timeout else "upstream_truncated"))  # fmt: skip
+        message = f"The model's answer broke off: {text}."
+        self._break(UpstreamTimeout(message) if timeout else UpstreamFailed(message, code="upstream_truncated"))
 
     def _finish(self) -> None:
         if not self.begun:
@@ -200,8 +200,5 @@ def _utf8(data: bytes) -> bool:
 
 def _normal(event: bytes) -> bytes:
     """An event as `data: …` alone: comments, ids, names and retry times are between us and the endpoint."""
-    lines: list[bytes] = []
-    for line in event.split(b"\n"):
-        if line.startswith(b"data:"):
-            lines.append(line[5:].removeprefix(b" "))
+    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"data: " + b" ".join(lines) if lines else b""

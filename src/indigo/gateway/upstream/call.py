@@ -23,7 +23,13 @@ class AttemptFailed(Exception):
     """
 
     def __init__(
-        self, text: str, *, status: int = 0, retry_after: float | None = None, stale: bool = False, timeout: bool = False
+        self,
+        text: str,
+        *,
+        status: int = 0,
+        retry_after: float | None = None,
+        stale: bool = False,
+        timeout: bool = False,
     ) -> None:
         super().__init__(text)
         self.text = text
