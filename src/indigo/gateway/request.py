@@ -53,9 +53,10 @@ class Request:
         endpoint = target.endpoint
         address = endpoint.address
         lines = "".join([f"{name}: {value}\r\n" for name, value in endpoint.headers])
+        accept = "text/event-stream" if self.stream else "application/json"
         head = (
             f"POST {address.prefix}{SUFFIXES[self.operation]} HTTP/1.1\r\nhost: {address.authority}\r\n"
-            f"content-type: application/json\r\naccept: {'text/event-stream' if self.stream else 'application/json'}\r\n"
+            f"content-type: application/json\r\naccept: {accept}\r\n"
             f"accept-encoding: identity\r\nuser-agent: indigo\r\nx-request-id: {self.id}\r\n{lines}"
             f"content-length: {len(body)}\r\n\r\n"
         )
