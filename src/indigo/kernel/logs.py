@@ -121,7 +121,7 @@ class Logs:
         return self._handler.dropped
 
     def stop(self) -> None:
-        """Write what is queued, for two seconds at the most, and put Python's own logging back."""
+        """Write what is queued, for a few seconds at the most, and put Python's own logging back."""
         logging.getLogger().removeHandler(self._handler)
         self._listener.finish()
 
@@ -133,7 +133,7 @@ class _Listener(logging.handlers.QueueListener):
         if thread is None:
             return
         try:
-            self.queue.put_nowait(None)
+            self.queue.put(None, timeout=STOP_SECONDS)
         except queue.Full:
             return
         thread.join(STOP_SECONDS)
