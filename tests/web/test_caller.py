@@ -5,11 +5,11 @@ from __future__ import annotations
 import httpx2
 import pytest
 from fastapi import APIRouter
-from tests.web.side import Side
 
 from indigo.kernel import api_keys
 from indigo.kernel.errors import Unavailable
 from indigo.web.app import access_of, declared_routes
+from tests.web.side import Side
 
 NO_CREDENTIAL = [
     {},

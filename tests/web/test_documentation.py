@@ -6,9 +6,9 @@ import re
 
 import httpx2
 import pytest
-from tests.web.side import Side
 
 from indigo.gateway.operations import PATHS
+from tests.web.side import Side
 
 pytestmark = pytest.mark.promise("P14")
 

@@ -8,10 +8,10 @@ import httpx2
 import pytest
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
-from tests.web.side import Side
 
 from indigo.kernel.errors import RateLimited
 from indigo.web.caller import PUBLIC
+from tests.web.side import Side
 
 pytestmark = pytest.mark.promise("P05")
 

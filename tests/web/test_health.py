@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx2
 import pytest
-from tests.web.side import Side
 
 from indigo.kernel.errors import Unavailable
+from tests.web.side import Side
 
 pytestmark = pytest.mark.promise("P13")
 

@@ -127,13 +127,17 @@ class Logs:
 
 
 class _Listener(logging.handlers.QueueListener):
+    def __init__(self, lines: queue.Queue[Any], handler: logging.Handler) -> None:
+        super().__init__(lines, handler)
+        self._lines = lines
+
     def finish(self) -> None:
         """As `stop`, but a sink that blocks for ever does not keep the process."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
         try:
-            self.queue.put(None, timeout=STOP_SECONDS)
+            self._lines.put(None, timeout=STOP_SECONDS)
         except queue.Full:
             return
         thread.join(STOP_SECONDS)

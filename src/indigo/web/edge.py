@@ -30,7 +30,7 @@ def request_id_of(headers: list[tuple[bytes, bytes]]) -> str:
 
 
 class Edge:
-    """The outermost middleware. The state gets `request_id`, and `authenticated`: whether a key was asked for."""
+    """The outermost middleware. The state gets `request_id`, and whether a key was asked for."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
