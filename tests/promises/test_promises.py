@@ -57,7 +57,7 @@ def test_every_promise_a_test_names_is_known_and_claimed() -> None:
 
 
 def test_every_threat_a_test_names_is_well_formed() -> None:
-    assert not [mark for mark in marks() if mark.kind == "threat" and not re.fullmatch(r"[TF]\d{1,3}", mark.id)]
+    assert not [id for id in ids("threat") if not re.fullmatch(r"[TF]\d{1,3}", id)]
 
 
 def test_marks_are_found_on_functions_modules_and_parameters() -> None:

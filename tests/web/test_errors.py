@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import httpx2
@@ -91,6 +92,20 @@ async def test_a_body_that_is_not_what_was_asked_for_is_a_400(
 ) -> None:
     headers = {"content-type": "application/json"}
     error(await client.post("/v1/test/thing", content=content, headers=headers), 400)
+
+
+@pytest.mark.threat("T88")
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+async def test_a_body_over_the_cap_is_a_413(client: httpx2.AsyncClient, declared: bool) -> None:
+    big = b'{"count": 1, "padding": "' + b"x" * 2_000_000 + b'"}'
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(big), 100_000):
+            yield big[start : start + 100_000]
+
+    headers = {"content-type": "application/json"}
+    answer = await client.post("/v1/test/thing", content=big if declared else chunks(), headers=headers)
+    assert error(answer, 413)["code"] == "request_too_large"
 
 
 async def test_a_domain_error_keeps_its_status_and_retry_after(client: httpx2.AsyncClient) -> None:

@@ -5,6 +5,7 @@ Not for inference: the gateway answers those routes before ASGI. They are in the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from indigo.web import documentation, errors, health, inference, metrics, models
 from indigo.web.caller import Access
 from indigo.web.edge import Edge
 
+MAX_BODY = 1024 * 1024
+"""Management bodies are small; those of inference have a cap of their own."""
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
@@ -33,6 +36,7 @@ def make_app(
     checks: Sequence[health.Check] = (),
     draining: Callable[[], bool] = lambda: False,
     registry: CollectorRegistry,
+    max_body: int = MAX_BODY,
     enable_swagger: bool = True,
     routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
@@ -47,7 +51,7 @@ def make_app(
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(Edge)],
+        middleware=[Middleware(Edge, max_body=max_body)],
         redirect_slashes=False,
     )
     app.include_router(health.router(version, started_at, checks, draining))
@@ -56,12 +60,13 @@ def make_app(
     for router in routers:
         app.include_router(router)
     described = [*app.routes, *inference.router().routes]
-    document = documentation.openapi(version, described)
+    document = functools.cache(lambda: documentation.openapi(version, described))
     app.include_router(documentation.router(document, enable_swagger))
     for route in declared_routes(app):
         access_of(route)
-    errors.install(app, lambda request: _allowed(request, [*app.routes, *inference.router().routes]))
-    app.openapi = lambda: document
+    known = [*app.routes, *inference.router().routes]
+    errors.install(app, lambda request: _allowed(request, known))
+    app.openapi = document
     return app
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -123,12 +123,12 @@ def _error_response(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def router(document: dict[str, Any], enable_swagger: bool) -> APIRouter:
+def router(document: Callable[[], dict[str, Any]], enable_swagger: bool) -> APIRouter:
     routes = APIRouter(dependencies=[Depends(PUBLIC)], include_in_schema=False)
 
     @routes.get("/openapi.json")
     async def description() -> Response:
-        return JSONResponse(document)
+        return JSONResponse(document())
 
     if enable_swagger:
         _add_swagger(routes)

@@ -11,15 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from indigo.gateway.errors import error_body
-from indigo.kernel.errors import IndigoError, InvalidRequest, NotFound, Unauthorized
+from indigo.gateway.http import MethodNotAllowed
+from indigo.kernel.errors import IndigoError, InvalidRequest, NotFound, TooLarge, Unauthorized
 
 AllowedMethods = Callable[[Request], frozenset[str]]
-
-
-class MethodNotAllowed(IndigoError):
-    status = 405
-    type = "invalid_request_error"
-    code = "method_not_allowed"
 
 
 def error_response(error: IndigoError, request_id: str) -> Response:
@@ -77,6 +72,8 @@ def _from_http(request: Request, error: HTTPException, allowed: frozenset[str]) 
             ),
             request.state.request_id,
         )
+    if error.status_code == 413:
+        return error_response(TooLarge("The request body is too large."), request.state.request_id)
     other = InvalidRequest(HTTPStatus(error.status_code).phrase + ".")
     other.status = error.status_code
     return error_response(other, request.state.request_id)
