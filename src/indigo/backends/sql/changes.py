@@ -1,6 +1,7 @@
 """Counters that say "something about this topic has changed", raised in the transaction of the change itself.
 
-`backends/notices` watches them; a reader that missed a notice sees the counter move.
+Within the process, `Database` tells its listeners as soon as the unit of work is committed; between processes
+`backends/notices` watches the counters. A reader that missed a notice still sees the counter move.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from indigo.backends.sql.base import Base
 from indigo.backends.sql.conflict import insert
 
+CHANGED = "changed topics"
+"""Where in `session.info` a unit of work keeps the topics to tell once it is committed."""
+
 
 class ChangeCounter(Base):
     __tablename__ = "change_counters"
@@ -22,6 +26,7 @@ class ChangeCounter(Base):
 
 async def bump(session: AsyncSession, topic: str) -> None:
     """Say, with this unit of work, that `topic` has changed."""
+    session.info.setdefault(CHANGED, set()).add(topic)
     await session.execute(
         insert(session, ChangeCounter)
         .values(topic=topic, counter=1)

@@ -11,7 +11,7 @@ Insert = sqlite.Insert | postgresql.Insert
 
 
 def insert(session: AsyncSession, table: type[Base]) -> Insert:
-    """An INSERT into `table` on which `.on_conflict_do_nothing` and `.on_conflict_do_update` may be called."""
+    """An INSERT into `table` that has `.on_conflict_do_nothing` and `.on_conflict_do_update`."""
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)

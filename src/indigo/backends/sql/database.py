@@ -7,7 +7,7 @@ takes its turn (first come, first served), readers run beside it. Not for schema
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from indigo.backends.sql import postgresql, sqlite
+from indigo.backends.sql import changes, postgresql, sqlite
 from indigo.backends.sql.failures import is_outage, unavailable
 from indigo.kernel.errors import InvalidRequest
 
@@ -41,6 +41,7 @@ class Database:
         self.location = location
         """Where it is, without credentials: for people and logs."""
         self._engines = (writer,) if writer.pool is reader.pool else (writer, reader)
+        self._listeners: list[Callable[[str], None]] = []
         self._writing: Sessions = async_sessionmaker(writer, expire_on_commit=False)
         self._reading: Sessions = async_sessionmaker(reader, expire_on_commit=False)
 
@@ -69,11 +70,20 @@ class Database:
 
     def write(self) -> AbstractAsyncContextManager[AsyncSession]:
         """A unit of work that may change things. On SQLite it waits its turn: do not nest, do not dawdle."""
-        return _unit_of_work(self._writing)
+        return _unit_of_work(self._writing, self._tell)
 
     def read(self) -> AbstractAsyncContextManager[AsyncSession]:
         """A unit of work on one consistent snapshot; the engine refuses writes in it."""
-        return _unit_of_work(self._reading)
+        return _unit_of_work(self._reading, self._tell)
+
+    def on_change(self, listener: Callable[[str], None]) -> None:
+        """Have `listener` called with each topic that a unit of work of this process `changes.bump`ed."""
+        self._listeners.append(listener)
+
+    def _tell(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            for listener in self._listeners:
+                listener(topic)
 
     async def ping(self) -> None:
         """Raises Unavailable when the database does not answer."""
@@ -99,12 +109,15 @@ class Database:
 
 
 @asynccontextmanager
-async def _unit_of_work(sessions: Sessions) -> AsyncGenerator[AsyncSession]:
+async def _unit_of_work(
+    sessions: Sessions, tell: Callable[[Iterable[str]], None]
+) -> AsyncGenerator[AsyncSession]:
     session = sessions()
     try:
         await _begin(session)
         yield session
         await session.commit()
+        tell(session.info.get(changes.CHANGED, ()))
     except SQLAlchemyError as error:
         if is_outage(error):
             raise unavailable(error) from error
