@@ -6,7 +6,6 @@ docs/operating/providers.md.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,25 +56,22 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,254}")
 _PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
-def load(
-    path: Path, environ: Mapping[str, str] | None = None, known: frozenset[str] = frozenset()
-) -> Catalog:
-    """The catalogue in the file at `path`; `known` are models offered from elsewhere.
-
-    Raises ProvidersFileError.
-    """
+def read(path: Path) -> str:
+    """The file's text. Raises ProvidersFileError."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise ProvidersFileError(f"{path}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ProvidersFileError(f"{path}, line {line}: it is not UTF-8 text.") from error
-    return parse(text, str(path), os.environ if environ is None else environ, known)
 
 
 def parse(text: str, source: str, environ: Mapping[str, str], known: frozenset[str] = frozenset()) -> Catalog:
-    """The catalogue that `text` describes. Raises ProvidersFileError."""
+    """The catalogue that `text` describes; `known` are models offered from elsewhere.
+
+    Raises ProvidersFileError, whose message begins with `source` and the line.
+    """
     return _Reader(Document(text, source, environ), known).catalog()
 
 
