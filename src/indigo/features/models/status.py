@@ -1,4 +1,4 @@
-"""How the endpoints are, as frozen records for `/readyz` and the command line. No header or secret in them."""
+"""How the endpoints are, as frozen records for `/readyz` and the command line, without headers or secrets."""
 
 from __future__ import annotations
 
