@@ -1,8 +1,10 @@
-"""What every test shares: the two markers that tie tests to promises and threats."""
+"""What every test shares: the databases, and the two markers that tie tests to promises and threats."""
 
 from __future__ import annotations
 
 import pytest
+
+pytest_plugins = ["tests.support.databases"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

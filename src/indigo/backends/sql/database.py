@@ -22,6 +22,10 @@ from indigo.kernel.errors import InvalidRequest
 Sessions = async_sessionmaker[AsyncSession]
 
 
+ADVISORY_LOCK = 0x1D160
+"""The number of this program's lock in PostgreSQL."""
+
+
 class Statements:
     """The statements sent while `Database.counting` was open, in order."""
 
@@ -36,7 +40,10 @@ class Statements:
 class Database:
     """See the module. Made by `Database.open`, ended by `close`."""
 
-    def __init__(self, dialect: str, location: str, writer: AsyncEngine, reader: AsyncEngine) -> None:
+    def __init__(
+        self, url: str, dialect: str, location: str, writer: AsyncEngine, reader: AsyncEngine
+    ) -> None:
+        self._url = url
         self.dialect = dialect
         self.location = location
         """Where it is, without credentials: for people and logs."""
@@ -55,10 +62,10 @@ class Database:
         scheme = url.partition(":")[0].partition("+")[0]
         if scheme == "sqlite":
             writer, reader = await sqlite.engines(url)
-            return cls("sqlite", sqlite.path_of(url), writer, reader)
+            return cls(url, "sqlite", sqlite.path_of(url), writer, reader)
         if scheme in ("postgres", "postgresql"):
             writer, reader = postgresql.engines(url, pool_size=pool_size, acquire_seconds=acquire_seconds)
-            return cls("postgresql", postgresql.location_of(url), writer, reader)
+            return cls(url, "postgresql", postgresql.location_of(url), writer, reader)
         raise InvalidRequest(
             "DATABASE_URL should be postgresql://user:password@host/name or sqlite:///path.",
             code="invalid_setting",
@@ -84,6 +91,26 @@ class Database:
         for topic in topics:
             for listener in self._listeners:
                 listener(topic)
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncGenerator[AsyncSession]:
+        """A unit of work that one process at a time can be in, the others wait; without time-outs.
+
+        For schema changes. Its holder's death lets the next one in.
+        """
+        if self.dialect == "sqlite":
+            async with sqlite.locked(self.location), self.write() as session:
+                yield session
+            return
+        engine = postgresql.patient_engine(self._url)
+        try:
+            async with _unit_of_work(
+                async_sessionmaker(engine, expire_on_commit=False), self._tell
+            ) as session:
+                await session.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+                yield session
+        finally:
+            await engine.dispose()
 
     async def ping(self) -> None:
         """Raises Unavailable when the database does not answer."""

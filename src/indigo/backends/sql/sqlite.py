@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import sqlite3
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,9 @@ async def engines(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     """The writer's and the readers' engine."""
     path = path_of(url)
     try:
-        await asyncio.to_thread(_prepare, Path(path))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        async with locked(path):
+            await asyncio.to_thread(_prepare, path)
     except (OSError, sqlite3.Error) as error:
         raise unavailable(error) from error
     writer = _engine(path, 1, QUEUE_SECONDS, "PRAGMA synchronous=FULL", "BEGIN IMMEDIATE")
@@ -47,23 +50,33 @@ async def engines(url: str) -> tuple[AsyncEngine, AsyncEngine]:
     return writer, reader
 
 
-@contextmanager
-def locked(path: Path) -> Generator[None]:
-    """One process at a time; the kernel lets go when its holder dies. Blocks: for threads."""
-    with open(path.with_name(path.name + ".lock"), "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+@asynccontextmanager
+async def locked(path: str) -> AsyncGenerator[None]:
+    """One process at a time; the kernel lets go when its holder dies."""
+    file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while not _try_lock(file):
+            await asyncio.sleep(0.02)
         yield
+    finally:
+        os.close(file)
 
 
-def _prepare(path: Path) -> None:
+def _try_lock(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _prepare(path: str) -> None:
     """Switch to WAL, once: SQLite answers "locked" at once where two processes switch at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        finally:
-            connection.close()
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
 
 
 def _engine(path: str, size: int, wait: float, pragma: str, begin: str) -> AsyncEngine:
