@@ -5,10 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.features.models.upstream import Upstream, serving
 
 from indigo.features.models.probe import HttpProbe, ProbeFailed
 from indigo.gateway.endpoints import Endpoint, parse_address
-from tests.features.models.upstream import Upstream, serving
 
 HEADERS = (("Authorization", "Bearer s3cret"),)
 
@@ -94,9 +94,11 @@ async def test_nobody_listening_is_a_failed_probe() -> None:
 def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:
     key, cert = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        + ["-keyout", key, "-out", cert, "-days", "2", "-subj", f"/CN={name}"]
-        + ["-addext", f"subjectAltName=DNS:{name}"],
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+            *("-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", f"/CN={name}"),
+            *("-addext", f"subjectAltName=DNS:{name}"),
+        ],
         check=True,
         capture_output=True,
     )

@@ -116,7 +116,7 @@ class RoutingTable:
                 )
             offered.extend(self._offered(provider, placed))
         gone = [endpoint for key, endpoint in self._endpoints.items() if key not in endpoints]
-        self._endpoints = endpoints
+        self._endpoints, self._listing = endpoints, listing
         self._listed = {endpoint: found for endpoint, found in self._listed.items() if endpoint in listing}
         self._snapshot = _snapshot(offered, self._catalog)
         for endpoint in gone:

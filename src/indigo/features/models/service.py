@@ -30,6 +30,8 @@ log = logging.getLogger("indigo.models")
 
 FILE_SECONDS = 1.0
 DISCOVER_SECONDS = 10.0
+FIRST_ROUND_SECONDS = 1.5
+"""The start waits no longer for the first round of probes: an endpoint that is silent must not hold it up."""
 
 
 class Models:
@@ -89,7 +91,8 @@ class Models:
             self._read = self._file.load()
         await self._apply()
         await self._record()
-        await self._health.check_all()
+        first_round = self._tasks.start(self._health.check_all(), "first round of health probes")
+        await asyncio.wait({first_round}, timeout=FIRST_ROUND_SECONDS)
         self._tasks.start(self._health.run(), "health probes")
         self._tasks.start(_for_ever(self._discover_seconds, self._rediscover), "discovery of endpoints")
         if self._file is not None:
