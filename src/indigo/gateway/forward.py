@@ -94,7 +94,7 @@ class Forwarder:
 
     async def _attempt(self, request: Request, run: Run, target: Target, deadline: float) -> Call:
         endpoint = target.endpoint
-        endpoint.begin()
+        run.begun = endpoint.begin(self._loop.time())
         try:
             call = await self._exchange(request, run, target, deadline)
             if call.status == 200:
@@ -103,13 +103,15 @@ class Forwarder:
             elif call.status in RETRYABLE or not 400 <= call.status < 500:
                 raise AttemptFailed(_reason(call.status), status=call.status, retry_after=call.retry_after)
         except AttemptFailed as error:
-            endpoint.failed(self._loop.time(), error.retry_after)
+            endpoint.failed(run.begun, self._loop.time(), error.retry_after)
             raise
         except BaseException:
-            endpoint.released()
+            endpoint.released(run.begun)
             raise
-        if not call.streaming:
-            endpoint.succeeded()
+        if call.streaming:
+            endpoint.answered(run.begun, self._loop.time())
+        else:
+            endpoint.succeeded(run.begun, self._loop.time())
         return call
 
     async def _exchange(self, request: Request, run: Run, target: Target, deadline: float) -> Call:
@@ -156,11 +158,11 @@ class Forwarder:
         self._sweeper.discard(call)
         endpoint = run.target.endpoint
         if ok:
-            endpoint.succeeded()
+            endpoint.succeeded(run.begun, self._loop.time())
         elif ok is None:
-            endpoint.released()
+            endpoint.released(run.begun)
         else:
-            endpoint.failed(self._loop.time())
+            endpoint.failed(run.begun, self._loop.time())
 
     def _pool(self, endpoint: Endpoint) -> Pool:
         if endpoint.pool is None:

@@ -60,6 +60,7 @@ class Run:
         "_started_at",
         "_stream",
         "attempts",
+        "begun",
         "first_byte",
         "id",
         "journalled",
@@ -89,6 +90,8 @@ class Run:
         self.relay: Relay | None = None
         self.target: Target | None = None
         self.attempts = 0
+        self.begun = 0
+        """What the endpoint's `begin` gave for the attempt under way."""
         self.first_byte = 0.0
         self.journalled = 0
 
