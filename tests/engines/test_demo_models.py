@@ -41,10 +41,13 @@ SCHEMA = {
         "colour": {"enum": ["red", "green"]},
         "ok": {"type": "boolean"},
         "born": {"type": "string", "format": "date"},
-        "spouse": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
+        "spouse": {"anyOf": [{"$ref": "#/$defs/person"}, {"type": "null"}]},
     },
     "required": ["name", "age", "tags", "colour", "ok", "born"],
     "additionalProperties": False,
+    "$defs": {
+        "person": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    },
 }
 
 
@@ -196,6 +199,21 @@ def test_similar_texts_have_similar_embeddings(embedding: str) -> None:
     assert min(_cosine(paris, weather), _cosine(dog, pets)) > 0.3
     others = [_cosine(a, b) for a in (paris, weather) for b in (dog, pets)]
     assert max(others) < min(_cosine(paris, weather), _cosine(dog, pets))
+
+
+def test_a_text_has_one_embedding_alone_and_among_others(embedding: str) -> None:
+    texts = ["weather", "The quick brown fox jumps over the lazy dog", "a b c", "My dog eats food in the garden"]
+    together = ask(embedding, "/v1/embeddings", input=texts)["data"]
+    for text, item in zip(texts, together, strict=True):
+        [alone] = ask(embedding, "/v1/embeddings", input=text)["data"]
+        assert _cosine(alone["embedding"], item["embedding"]) > 0.999
+
+
+def test_an_embedding_input_longer_than_the_context_is_refused(embedding: str) -> None:
+    status, text = exchange(embedding, "/v1/embeddings", {"input": "xq " * 9000})
+    # 500 is the engine's choice; for a chat it says 400.
+    assert status == 500
+    assert "too large to process" in text
 
 
 def _cosine(one: list[float], other: list[float]) -> float:
