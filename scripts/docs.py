@@ -23,9 +23,7 @@ GENERATED = "<!-- Written by scripts/docs; change the code instead. -->"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; fail where a page is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a page is out of date")
     check: bool = parser.parse_args().check
     stale = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
     for path in stale:
@@ -111,9 +109,7 @@ def errors_page() -> str:
     rows: dict[str, list[str]] = {}
     for raised in sorted(set(raised_errors())):
         message = "–" if raised.message in (LAST, "…", "") else raised.message
-        row = rows.setdefault(
-            raised.code, [f"`{raised.code}`", str(raised.status), f"`{raised.type}`", message]
-        )
+        row = rows.setdefault(raised.code, [f"`{raised.code}`", str(raised.status), f"`{raised.type}`", message])
         if str(raised.status) not in row[1].split(", "):
             row[1] += f", {raised.status}"
     return f"""# Error codes
@@ -145,10 +141,7 @@ def raised_errors() -> Iterator[Raised]:
 def _kinds(trees: list[ast.Module]) -> dict[str, Kind]:
     """The error tree, read from its class statements; a child takes from its parent what it does not say."""
     classes = {
-        node.name: node
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef) and node.bases
+        node.name: node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.bases
     }
     kinds = {"IndigoError": Kind(500, "internal_error", "internal_error")}
     for _ in range(4):  # deeper than the tree will ever be

@@ -58,15 +58,11 @@ def test_every_setting_is_documented_under_each_of_its_names() -> None:
         ("JAN_INFERENCE_MODEL_URL", "http://h", "inference_url", "http://h"),
     ],
 )
-def test_variables_of_existing_deployments_are_honoured(
-    name: str, text: str, field: str, value: object
-) -> None:
+def test_variables_of_existing_deployments_are_honoured(name: str, text: str, field: str, value: object) -> None:
     assert getattr(settings.load({name: text}), field) == value
 
 
-@pytest.mark.parametrize(
-    "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
 def test_no_link_in_the_documentation_leads_nowhere(page: Path) -> None:
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), target

@@ -14,9 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = {"requirements.lock": ["build"], "requirements-dev.lock": ["build", "test", "check"]}
-ENTRY = re.compile(
-    r"^(\S+==\S+(?: ; [^\\]+?)?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE
-)
+ENTRY = re.compile(r"^(\S+==\S+(?: ; [^\\]+?)?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
 
 
 def project() -> dict[str, Any]:
@@ -60,9 +58,7 @@ def test_a_lock_holds_what_the_project_asks_for(lock: str, python: str) -> None:
     for requirement in wanted(LOCKS[lock]):
         name = canonicalize_name(requirement.name)
         assert name in have, f"{name} is not in {lock}; run scripts/lock"
-        assert requirement.specifier.contains(have[name]), (
-            f"{name} {have[name]} is not {requirement}; run scripts/lock"
-        )
+        assert requirement.specifier.contains(have[name]), f"{name} {have[name]} is not {requirement}; run scripts/lock"
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])

@@ -12,9 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Put together from parts, so that this file does not find itself.
-LEFT_OPEN = re.compile(
-    r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "NotImplemented" + "Error"]) + r")\b"
-)
+LEFT_OPEN = re.compile(r"\b(" + "|".join(["TO" + "DO", "FIX" + "ME", "X" + "XX", "NotImplemented" + "Error"]) + r")\b")
 MACHINE_PATH = re.compile(r"(?<![\w.$}])/(?:home|root|Users|work|mnt)/[\w.-]+")
 REGISTRY = re.compile(
     "|".join(["py" + r"pi\.org", "files.python" + "hosted", "registry.npm" + "js", "--index" + "-url"])
@@ -34,9 +32,7 @@ def texts() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "pattern", [LEFT_OPEN, MACHINE_PATH, REGISTRY], ids=["left open", "paths", "registries"]
-)
+@pytest.mark.parametrize("pattern", [LEFT_OPEN, MACHINE_PATH, REGISTRY], ids=["left open", "paths", "registries"])
 def test_nothing_foreign_is_left_in_the_tree(pattern: re.Pattern[str]) -> None:
     assert len(texts()) > 50
     found = [

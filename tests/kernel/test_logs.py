@@ -116,9 +116,7 @@ def test_ordinary_words_are_not_redacted() -> None:
 
 
 @pytest.mark.threat("T90")
-@pytest.mark.parametrize(
-    "text", ["sk-" * 30_000, "bearer " * 15_000, "://a:" * 20_000, "authorization:" * 8_000]
-)
+@pytest.mark.parametrize("text", ["sk-" * 30_000, "bearer " * 15_000, "://a:" * 20_000, "authorization:" * 8_000])
 def test_redacting_hostile_text_takes_no_longer_than_its_length(text: str) -> None:
     began = time.process_time()
     logs.redacted(text)

@@ -30,9 +30,7 @@ class MemoryGrants:
     def issue(self, kind: str, models: frozenset[str] | None = None) -> str:
         key = api_keys.mint(kind)
         digest = api_keys.digest(key.encode())
-        self.grants[digest] = Grant(
-            key_id=f"key_{len(self.grants)}", kind=kind, org_id="org_a", models=models
-        )
+        self.grants[digest] = Grant(key_id=f"key_{len(self.grants)}", kind=kind, org_id="org_a", models=models)
         return key
 
     def cached(self, digest: bytes) -> Grant | None:

@@ -31,16 +31,12 @@ def closed_paths(client: httpx2.AsyncClient) -> list[str]:
     transport = client._transport  # pyright: ignore[reportPrivateUsage] - the client has no other way to its app
     assert isinstance(transport, httpx2.ASGITransport)
     routes = declared_routes(transport.app)  # pyright: ignore[reportArgumentType]
-    return [
-        "/v1/models/demo" if "{" in r.path else r.path for r in routes if access_of(r).permission is not None
-    ]
+    return ["/v1/models/demo" if "{" in r.path else r.path for r in routes if access_of(r).permission is not None]
 
 
 @pytest.mark.threat("T1", "T4", "T5")
 @pytest.mark.parametrize("headers", NO_CREDENTIAL)
-async def test_every_closed_route_refuses_what_is_no_key(
-    client: httpx2.AsyncClient, headers: dict[str, str]
-) -> None:
+async def test_every_closed_route_refuses_what_is_no_key(client: httpx2.AsyncClient, headers: dict[str, str]) -> None:
     paths = closed_paths(client)
     assert len(paths) == 3
     for path in paths:
@@ -61,9 +57,7 @@ async def test_two_authorization_headers_are_refused_even_when_each_is_valid(
 
 
 @pytest.mark.threat("T1")
-async def test_a_key_in_the_query_or_a_cookie_is_refused_and_says_why(
-    client: httpx2.AsyncClient, side: Side
-) -> None:
+async def test_a_key_in_the_query_or_a_cookie_is_refused_and_says_why(client: httpx2.AsyncClient, side: Side) -> None:
     key = side.grants.issue("project")
     for answer in (
         await client.get("/v1/models", params={"api_key": key}),
@@ -85,9 +79,7 @@ async def test_two_different_credentials_are_refused(
     assert (await client.get("/v1/models", params={"k": other}, headers=bearer)).status_code == 400
 
 
-async def test_a_valid_key_is_let_in_whatever_the_case_of_the_scheme(
-    client: httpx2.AsyncClient, side: Side
-) -> None:
+async def test_a_valid_key_is_let_in_whatever_the_case_of_the_scheme(client: httpx2.AsyncClient, side: Side) -> None:
     key = side.grants.issue("project")
     for scheme in ("Bearer", "bearer", "BEARER"):
         answer = await client.get("/v1/models", headers={"Authorization": f"{scheme} {key}"})
@@ -102,12 +94,8 @@ async def test_a_well_formed_key_that_was_never_issued_is_refused(client: httpx2
 
 
 @pytest.mark.threat("T2")
-@pytest.mark.parametrize(
-    "failure", [Unavailable("The database is down."), RuntimeError("boom"), TimeoutError()]
-)
-async def test_a_key_store_that_fails_lets_nobody_in(
-    side: Side, bearer: dict[str, str], failure: Exception
-) -> None:
+@pytest.mark.parametrize("failure", [Unavailable("The database is down."), RuntimeError("boom"), TimeoutError()])
+async def test_a_key_store_that_fails_lets_nobody_in(side: Side, bearer: dict[str, str], failure: Exception) -> None:
     side.grants.failure = failure
     answer = await side.client().get("/v1/models", headers=bearer)
     assert answer.status_code == (503 if isinstance(failure, Unavailable) else 500)

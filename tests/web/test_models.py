@@ -19,17 +19,13 @@ async def test_the_list_has_openais_shape(client: httpx2.AsyncClient, bearer: di
 
 
 @pytest.mark.promise("P03")
-async def test_a_model_whose_id_has_slashes_is_found(
-    client: httpx2.AsyncClient, bearer: dict[str, str]
-) -> None:
+async def test_a_model_whose_id_has_slashes_is_found(client: httpx2.AsyncClient, bearer: dict[str, str]) -> None:
     for path in ("/v1/models/acme/large", "/v1/models/acme%2Flarge"):
         assert (await client.get(path, headers=bearer)).json()["id"] == "acme/large"
 
 
 @pytest.mark.promise("P03")
-async def test_an_unknown_model_is_a_404_naming_it(
-    client: httpx2.AsyncClient, bearer: dict[str, str]
-) -> None:
+async def test_an_unknown_model_is_a_404_naming_it(client: httpx2.AsyncClient, bearer: dict[str, str]) -> None:
     answer = await client.get("/v1/models/gpt-9", headers=bearer)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "model_not_found"

@@ -76,9 +76,7 @@ class Hub:
             ) from None
         except errors.HfHubHTTPError as error:
             status = error.response.status_code
-            raise DownloadFailed(
-                f"{self._endpoint} answered {status} for {what}.", unreachable=status >= 500
-            ) from None
+            raise DownloadFailed(f"{self._endpoint} answered {status} for {what}.", unreachable=status >= 500) from None
         except (*TRANSPORT, errors.LocalEntryNotFoundError) as error:
             raise DownloadFailed(
                 f"{self._endpoint} cannot be reached ({type(error).__name__}), so {what} was not downloaded.",
@@ -86,4 +84,3 @@ class Hub:
             ) from None
         except OSError as error:
             raise DownloadFailed(f"{what} was not downloaded: {error}.") from None
-

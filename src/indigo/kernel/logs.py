@@ -78,9 +78,7 @@ class TextFormatter(logging.Formatter):
     """One line for people, with an exception's traceback indented below it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = (
-            f"{_time(record)} {record.levelname:<7} {record.name}: {escaped(redacted(record.getMessage()))}"
-        )
+        line = f"{_time(record)} {record.levelname:<7} {record.name}: {escaped(redacted(record.getMessage()))}"
         for name, value in (("code", _code(record)), ("request_id", request_id_var.get())):
             if value is not None:
                 line += f" {name}={value}"
@@ -149,9 +147,7 @@ def start(level: str, format: str, sink: TextIO | None = None, queue_size: int =
     Raises InvalidRequest for an unknown level or format.
     """
     if level.lower() not in LEVELS:
-        raise InvalidRequest(
-            f"LOG_LEVEL={level!r} should be one of {', '.join(LEVELS)}.", code="invalid_setting"
-        )
+        raise InvalidRequest(f"LOG_LEVEL={level!r} should be one of {', '.join(LEVELS)}.", code="invalid_setting")
     if format.lower() not in FORMATS:
         raise InvalidRequest(f"LOG_FORMAT={format!r} should be text or json.", code="invalid_setting")
     lines: queue.Queue[logging.LogRecord] = queue.Queue(queue_size)

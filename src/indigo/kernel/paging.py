@@ -82,7 +82,5 @@ def _limit(text: str | None, default: int | None, most: int) -> int | None:
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise InvalidRequest(
-            f"limit should be a number from 1 to {most}.", code="invalid_value", param="limit"
-        )
+        raise InvalidRequest(f"limit should be a number from 1 to {most}.", code="invalid_value", param="limit")
     return int(text)

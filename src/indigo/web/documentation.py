@@ -66,13 +66,9 @@ ERRORS = {
 class ErrorDetail(BaseModel):
     type: str = Field(description="The class of error.", examples=["auth_error"])
     code: str = Field(description="The exact cause, stable for programs.", examples=["invalid_api_key"])
-    message: str = Field(
-        description="What was wrong and what to do, for people.", examples=["No API key was sent."]
-    )
+    message: str = Field(description="What was wrong and what to do, for people.", examples=["No API key was sent."])
     param: str | None = Field(description="The parameter at fault, where there is one.", examples=["model"])
-    request_id: str = Field(
-        description="As in the X-Request-Id header.", examples=["req_0Yb3QkX8w2VZr5TnLq9sDa"]
-    )
+    request_id: str = Field(description="As in the X-Request-Id header.", examples=["req_0Yb3QkX8w2VZr5TnLq9sDa"])
 
 
 class ErrorBody(BaseModel):

@@ -61,9 +61,7 @@ class Edge:
             log.exception("%s %s failed", scope["method"], scope["path"], extra={"code": Internal.code})
             if started:
                 raise
-            failure = Internal(
-                f"Something went wrong on our side. Give this id to your operator: {request_id}."
-            )
+            failure = Internal(f"Something went wrong on our side. Give this id to your operator: {request_id}.")
             await error_response(failure, request_id)(scope, receive, send_marked)
         finally:
             request_id_var.reset(token)

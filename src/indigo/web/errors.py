@@ -50,9 +50,7 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
     param = ".".join(where) or None
     if first["type"] == "json_invalid":
         return InvalidRequest("The request body is not valid JSON.", code="invalid_json")
-    return InvalidRequest(
-        f"{param or 'The request body'}: {first['msg']}.", code="invalid_value", param=param
-    )
+    return InvalidRequest(f"{param or 'The request body'}: {first['msg']}.", code="invalid_value", param=param)
 
 
 def _from_http(request: Request, error: HTTPException, allowed: frozenset[str]) -> Response:
@@ -67,9 +65,7 @@ def _from_http(request: Request, error: HTTPException, allowed: frozenset[str]) 
         return answer
     if error.status_code == 404:
         return error_response(
-            NotFound(
-                f"There is nothing at {path}; see /openapi.json for what there is.", code="unknown_path"
-            ),
+            NotFound(f"There is nothing at {path}; see /openapi.json for what there is.", code="unknown_path"),
             request.state.request_id,
         )
     if error.status_code == 413:

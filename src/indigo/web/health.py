@@ -39,14 +39,10 @@ class Status(BaseModel):
 
 class Version(BaseModel):
     version: str = Field(examples=["0.1.0"])
-    env_reloaded_at: str = Field(
-        description="When the environment was last read.", examples=["2026-11-20T09:00:00Z"]
-    )
+    env_reloaded_at: str = Field(description="When the environment was last read.", examples=["2026-11-20T09:00:00Z"])
 
 
-def router(
-    version: str, started_at: float, checks: Sequence[Check], draining: Callable[[], bool]
-) -> APIRouter:
+def router(version: str, started_at: float, checks: Sequence[Check], draining: Callable[[], bool]) -> APIRouter:
     routes = APIRouter(tags=["Health"], dependencies=[Depends(PUBLIC)])
     read_at = datetime.fromtimestamp(started_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -44,15 +44,11 @@ class Message(Open):
 class ChatRequest(Open):
     model: str = Field(examples=["demo"], description="An id from /v1/models.")
     messages: list[Message] = Field(description="The conversation so far.", min_length=1)
-    stream: bool = Field(
-        False, description="Answer in events as the text is made; `?stream=true` does the same."
-    )
+    stream: bool = Field(False, description="Answer in events as the text is made; `?stream=true` does the same.")
     max_completion_tokens: int | None = Field(None, ge=1, description="The most tokens to make.")
     temperature: float | None = Field(None, ge=0, le=2, description="0 is most predictable.")
     tools: list[dict[str, Any]] | None = Field(None, description="Functions the model may ask to be called.")
-    tool_choice: str | dict[str, Any] | None = Field(
-        None, description="none, auto, required, or one function."
-    )
+    tool_choice: str | dict[str, Any] | None = Field(None, description="none, auto, required, or one function.")
     response_format: dict[str, Any] | None = Field(None, description="A JSON Schema the answer must obey.")
     stream_options: dict[str, Any] | None = Field(None, examples=[{"include_usage": True}])
 

@@ -31,9 +31,7 @@ def router(grants: Grants, registry: CollectorRegistry) -> APIRouter:
     routes = APIRouter(tags=["Health"])
     access = LocalOr(Permission("metrics.read", grants))
 
-    @routes.get(
-        "/metrics", summary="Metrics for Prometheus", dependencies=[Depends(access)], response_class=Response
-    )
+    @routes.get("/metrics", summary="Metrics for Prometheus", dependencies=[Depends(access)], response_class=Response)
     async def metrics(accept: Annotated[str, Header()] = "") -> Response:
         encode, content_type = choose_encoder(accept)
         return Response(encode(registry), headers={"Content-Type": content_type})

@@ -103,9 +103,7 @@ async def test_the_file_is_in_the_registry_and_in_the_list_of_models_after_the_s
     }
     assert abs(model["created"] - SystemClock().now()) < 60
     assert server.models.described("alias") == model
-    assert await rows(database, "SELECT name, kind, source, enabled FROM providers") == [
-        ("p", "openai", "file", True)
-    ]
+    assert await rows(database, "SELECT name, kind, source, enabled FROM providers") == [("p", "openai", "file", True)]
     assert await rows(database, "SELECT name, served_name, enabled FROM models") == [("m", "m", True)]
     assert await rows(database, "SELECT url, status FROM model_endpoints") == [
         (f"127.0.0.1:{upstream.port}", "healthy")
@@ -164,9 +162,7 @@ async def test_a_second_start_changes_nothing_and_what_left_the_file_is_disabled
     assert not fourth.models.ready()
 
 
-async def test_servers_that_start_at_the_same_time_agree(
-    database: Database, file: Path, upstream: Upstream
-) -> None:
+async def test_servers_that_start_at_the_same_time_agree(database: Database, file: Path, upstream: Upstream) -> None:
     write(file, upstream)
     servers = [Server(database, file) for _ in range(4)]
     await asyncio.gather(*(one.models.start() for one in servers))
@@ -226,9 +222,7 @@ async def test_a_file_that_goes_bad_while_running_changes_nothing_but_the_status
 
 
 async def test_what_engines_offer_joins_the_file_and_leaves_again(server: Server, database: Database) -> None:
-    offer = ProviderSpec(
-        "llama", (EndpointSpec("unix:/nope"),), (ModelSpec("demo", "demo"),), source="engine"
-    )
+    offer = ProviderSpec("llama", (EndpointSpec("unix:/nope"),), (ModelSpec("demo", "demo"),), source="engine")
     await server.models.start([offer])
     assert [model["id"] for model in server.models.listed()] == ["demo", "m"]
     await server.models.offer([])
@@ -268,9 +262,7 @@ async def test_the_status_tells_how_each_endpoint_is(server: Server, upstream: U
 
 
 @pytest.mark.promise("P51")
-async def test_a_name_in_dns_is_looked_up_at_the_start(
-    database: Database, file: Path, upstream: Upstream
-) -> None:
+async def test_a_name_in_dns_is_looked_up_at_the_start(database: Database, file: Path, upstream: Upstream) -> None:
     url = upstream.url.replace("127.0.0.1", "localhost")
     file.write_text(
         f"providers:\n- name: p\n  base_url: {url}\n  discover: dns\n  models: [{{id: m}}]\n"

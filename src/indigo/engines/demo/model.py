@@ -146,10 +146,7 @@ def _hyperparameters(writer: gguf.GGUFWriter, vocabulary: Vocabulary, width: int
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("llama-bpe")
     writer.add_token_list(
-        [
-            token.decode() if token in vocabulary.special else words.printable(token)
-            for token in vocabulary.tokens
-        ]
+        [token.decode() if token in vocabulary.special else words.printable(token) for token in vocabulary.tokens]
     )
     writer.add_token_types([_token_type(vocabulary, token) for token in vocabulary.tokens])
     writer.add_token_merges([" ".join(words.printable(part) for part in pair) for pair in vocabulary.merges])

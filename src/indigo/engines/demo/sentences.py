@@ -14,8 +14,7 @@ ANSWER = (
     "the token counts, the keys and the metering. Start Indigo with another model to hold a conversation."
 )
 AFTER_TOOL = (
-    "The tool has answered. As a demonstration model I cannot read its result, "
-    "but a real model would now use it."
+    "The tool has answered. As a demonstration model I cannot read its result, but a real model would now use it."
 )
 CONTINUATION = " … and here the demonstration model ends your text, since it has no words of its own."
 

@@ -35,9 +35,7 @@ CLOSED = "This API key belongs to an organization, project or user that is close
 class KeyDirectory:
     """Implements `gateway.ports.Grants`. Subscribe `clear` to the topic of `tenancy.service.TOPIC`."""
 
-    def __init__(
-        self, database: Database, clock: Clock, tasks: Tasks, *, grant_seconds: float = 10.0
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, tasks: Tasks, *, grant_seconds: float = 10.0) -> None:
         self._database = database
         self._clock = clock
         self._tasks = tasks
@@ -111,17 +109,13 @@ class KeyDirectory:
     def _remember(self, digest: bytes, grant: Grant, generation: int) -> Grant:
         if generation == self._generation:
             self._refusals.pop(digest, None)
-            _bounded_put(
-                self._grants, digest, (self._clock.monotonic() + self._grant_seconds, grant), MOST_GRANTS
-            )
+            _bounded_put(self._grants, digest, (self._clock.monotonic() + self._grant_seconds, grant), MOST_GRANTS)
         return grant
 
     def _remember_refusal(self, digest: bytes, reason: str, generation: int) -> None:
         if generation == self._generation:
             self._grants.pop(digest, None)
-            _bounded_put(
-                self._refusals, digest, (self._clock.monotonic() + REFUSAL_SECONDS, reason), MOST_REFUSALS
-            )
+            _bounded_put(self._refusals, digest, (self._clock.monotonic() + REFUSAL_SECONDS, reason), MOST_REFUSALS)
 
 
 def _bounded_put(cache: dict[bytes, Entry], key: bytes, value: Entry, most: int) -> None:

@@ -108,11 +108,7 @@ class Models:
 
     def listed(self, allowed: frozenset[str] | None = None) -> list[dict[str, Any]]:
         """The data of `GET /v1/models` for a credential that may use the models of `allowed` (None: all)."""
-        return [
-            self._object(entry.id)
-            for entry in self._table.entries()
-            if allowed is None or entry.id in allowed
-        ]
+        return [self._object(entry.id) for entry in self._table.entries() if allowed is None or entry.id in allowed]
 
     def described(self, model: str, allowed: frozenset[str] | None = None) -> dict[str, Any]:
         """The answer to `GET /v1/models/{id}`, by id or alias.
@@ -163,9 +159,7 @@ class Models:
         """Route by file, standing providers and offers as they are now, names looked up anew."""
         async with self._turn:
             catalog = self._read.with_offers((*self._standing, *self._offers))
-            specs = {
-                spec for provider in catalog.enabled() for spec in provider.all_endpoints() if spec.discover
-            }
+            specs = {spec for provider in catalog.enabled() for spec in provider.all_endpoints() if spec.discover}
             found_anew = await self._discovery.refresh(specs)
             if found_anew or catalog != self._catalog:
                 self._catalog = catalog
