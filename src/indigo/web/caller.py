@@ -1,6 +1,6 @@
 """Who is calling a management route, and may they? Default deny: `make_app` refuses routes that do not say.
 
-Not for inference: the gateway authenticates those itself, with the same `gateway.authenticate.credential`.
+Not for inference: the gateway authenticates those itself, with the same `gateway.authenticate`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from indigo.gateway.authenticate import check_format, credential
+from indigo.gateway.authenticate import check_format, credential_of
 from indigo.gateway.ports import Grant, Grants
 from indigo.kernel import api_keys
 from indigo.kernel.errors import Forbidden, InvalidRequest, Unauthorized
@@ -72,7 +72,7 @@ async def authenticate(request: Request, grants: Grants) -> Caller:
     """The caller by the request's bearer key; raises, and never guesses, where there is none."""
     request.state.authenticated = True  # set first: refusals must not be cached either
     try:
-        token = credential(request.headers.raw)
+        token = credential_of(request.headers.raw)
     except Unauthorized as error:
         if error.code == "missing_api_key" and _strays(request):
             raise Unauthorized(

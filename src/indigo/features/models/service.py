@@ -120,6 +120,10 @@ class Models:
             raise NotFound(f"The model {model!r} does not exist.", code="model_not_found", param="model")
         return self._object(entry.id)
 
+    def created(self, model: str) -> int:
+        """When a model of that id was first offered, in Unix seconds."""
+        return int(self._records.created(model))
+
     def ready(self) -> bool:
         """Whether any model could be asked now."""
         now = self._clock.monotonic()
