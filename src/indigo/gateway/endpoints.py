@@ -146,7 +146,7 @@ class Endpoint:
         return self._generation
 
     def answered(self, begun: int, now: float) -> None:
-        """It has begun to answer well, and the request still runs: a probe closes the breaker. May be left out.
+        """It has begun to answer well, the request still runs: a probe closes the breaker. May be left out.
 
         Failures stay counted until a request ends well, so that one that breaks off every stream is noticed.
         """
