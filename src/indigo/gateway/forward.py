@@ -70,8 +70,11 @@ class Forwarder:
         self._budget.earn()
         failed: AttemptFailed | None = None
         for entry, target in self._plan(request.entry, request, now):
-            if failed is not None and (self._loop.time() >= deadline or not self._budget.take()):
-                break
+            if failed is not None:
+                if not target.endpoint.available(self._loop.time()):
+                    continue
+                if self._loop.time() >= deadline or not self._budget.take():
+                    break
             run.target, run.price = target, entry.price
             run.attempts += 1
             try:

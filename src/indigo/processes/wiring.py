@@ -17,6 +17,7 @@ from indigo.backends.sql.database import Database
 from indigo.features.keys.directory import KeyDirectory
 from indigo.features.keys.service import Keys
 from indigo.features.models.catalog import ProviderSpec, listing_provider
+from indigo.features.models.discovery import Kubernetes
 from indigo.features.models.probe import HttpProbe
 from indigo.features.models.routing_table import RoutingTable
 from indigo.features.models.service import Models
@@ -34,6 +35,7 @@ from indigo.gateway.pipeline import Pipeline
 from indigo.gateway.record import Accounts
 from indigo.gateway.server import Gateway, Patience
 from indigo.gateway.sweeper import Sweeper
+from indigo.gateway.upstream.pool import Pool
 from indigo.kernel.clock import Clock
 from indigo.kernel.settings import Settings
 from indigo.kernel.tasks import Tasks
@@ -85,6 +87,7 @@ def build(settings: Settings, database: Database, clock: Clock, tasks: Tasks) ->
         probe_seconds=settings.probe_seconds,
         file=Path(settings.providers_file) if settings.providers_file else None,
         standing=_standing(settings),
+        kubernetes=Kubernetes.from_environ(os.environ),
     )
     metrics = Metrics()
     capacity = Capacity(settings.max_requests)
@@ -137,8 +140,10 @@ def _standing(settings: Settings) -> Sequence[ProviderSpec]:
 
 def _forget(endpoint: Endpoint, sweeper: Sweeper) -> None:
     """An endpoint is routed to no more: its idle connections close now, the busy ones at their call's end."""
-    if endpoint.pool is not None:
-        sweeper.forget_pool(endpoint.pool)
+    pool = endpoint.pool
+    if isinstance(pool, Pool):
+        sweeper.forget_pool(pool)
+        pool.close()
 
 
 def _checks(database: Database, spool: Spool, models: Models) -> list[Check]:

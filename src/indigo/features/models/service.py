@@ -23,7 +23,7 @@ from indigo.features.models.routing_table import RoutingTable
 from indigo.features.models.status import EndpointStatus, Status
 from indigo.features.models.watch import FollowedFile
 from indigo.kernel.clock import Clock
-from indigo.kernel.errors import NotFound, Unavailable
+from indigo.kernel.errors import Unavailable
 from indigo.kernel.tasks import Tasks
 
 log = logging.getLogger("indigo.models")
@@ -106,20 +106,6 @@ class Models:
         await self._record_if_possible()
         self._health.start_due()
 
-    def listed(self, allowed: frozenset[str] | None = None) -> list[dict[str, Any]]:
-        """The data of `GET /v1/models` for a credential that may use the models of `allowed` (None: all)."""
-        return [self._object(entry.id) for entry in self._table.entries() if allowed is None or entry.id in allowed]
-
-    def described(self, model: str, allowed: frozenset[str] | None = None) -> dict[str, Any]:
-        """The answer to `GET /v1/models/{id}`, by id or alias.
-
-        Raises NotFound, also for a model that the credential may not use.
-        """
-        entry = self._table.entry(model)
-        if entry is None or (allowed is not None and entry.id not in allowed):
-            raise NotFound(f"The model {model!r} does not exist.", code="model_not_found", param="model")
-        return self._object(entry.id)
-
     def created(self, model: str) -> int:
         """When a model of that id was first offered, in Unix seconds."""
         return int(self._records.created(model))
@@ -146,10 +132,6 @@ class Models:
             file_error=self._file.error if self._file is not None else "",
             discovery_errors=dict(self._discovery.errors),
         )
-
-    def _object(self, id: str) -> dict[str, Any]:
-        created = int(self._records.created(id))
-        return {"id": id, "object": "model", "created": created, "owned_by": self._table.owner(id)}
 
     def _parse(self, text: str) -> Catalog:
         others = (*self._standing, *self._offers)

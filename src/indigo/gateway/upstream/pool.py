@@ -52,8 +52,9 @@ class Pool:
                     _, connection = await loop.create_unix_connection(lambda: Connection(self), address.unix)
                 else:
                     _, connection = await loop.create_connection(
-                        lambda: Connection(self), address.host, address.port, ssl=self._tls
-                    )
+                        lambda: Connection(self), address.connect_host, address.port, ssl=self._tls,
+                        server_hostname=address.host if address.tls else None,
+                    )  # fmt: skip
         except TimeoutError:
             raise ConnectFailed("it did not accept a connection in time") from None
         except ssl.SSLError as error:
