@@ -133,6 +133,11 @@ async def test_an_ill_formed_request_id_is_replaced(client: httpx2.AsyncClient, 
     assert answer.headers["x-request-id"].startswith("req_")
 
 
+async def test_two_request_ids_in_one_request_are_both_replaced(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/healthz", headers=[("X-Request-Id", "one"), ("X-Request-Id", "two")])
+    assert answer.headers.get_list("x-request-id")[0].startswith("req_")
+
+
 async def test_two_requests_get_two_ids(client: httpx2.AsyncClient) -> None:
     ids = {(await client.get("/healthz")).headers["x-request-id"] for _ in range(2)}
     assert len(ids) == 2
