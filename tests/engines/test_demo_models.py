@@ -166,7 +166,9 @@ def test_log_probabilities_are_finite(chat: str) -> None:
     choice = complete(chat, logprobs=True, top_logprobs=5, max_tokens=3)
     tokens = choice["logprobs"]["content"]
     assert len(tokens) == 3
-    shown = [token["logprob"] for token in tokens] + [one["logprob"] for t in tokens for one in t["top_logprobs"]]
+    shown = [token["logprob"] for token in tokens] + [
+        one["logprob"] for t in tokens for one in t["top_logprobs"]
+    ]
     assert all(-200 < value <= 0 for value in shown), shown
 
 
@@ -202,7 +204,12 @@ def test_similar_texts_have_similar_embeddings(embedding: str) -> None:
 
 
 def test_a_text_has_one_embedding_alone_and_among_others(embedding: str) -> None:
-    texts = ["weather", "The quick brown fox jumps over the lazy dog", "a b c", "My dog eats food in the garden"]
+    texts = [
+        "weather",
+        "The quick brown fox jumps over the lazy dog",
+        "a b c",
+        "My dog eats food in the garden",
+    ]
     together = ask(embedding, "/v1/embeddings", input=texts)["data"]
     for text, item in zip(texts, together, strict=True):
         [alone] = ask(embedding, "/v1/embeddings", input=text)["data"]

@@ -17,13 +17,9 @@ import numpy.typing as npt
 
 from indigo.engines.demo import sentences, template
 from indigo.engines.demo import vocabulary as words
+from indigo.engines.demo.names import CHAT_ID, CONTEXT_LENGTH, EMBEDDING_ID, RELEASE
 from indigo.engines.demo.vocabulary import Vocabulary
 
-CHAT_ID = "indigo-demo"
-EMBEDDING_ID = "indigo-demo-embedding"
-VERSION = 1
-"""Goes up when the bytes change, so that a file left by an older release is not taken."""
-CONTEXT_LENGTH = 8192
 CHAT_WIDTH = 128
 EMBEDDING_WIDTH = 256
 HEAD_WIDTH = 32
@@ -33,7 +29,15 @@ CERTAIN = 70.0
 """Score of a token's one successor. Scores lie 6 apart where a choice matters (e^-6 = 0.25 %), all within 80, so
 that the choice holds at the usual temperatures and no probability becomes 0."""
 
-ANYWHERE = {sentences.CONTINUATION: 54.0, '"': 48.0, "}": 36.0, "]": 30.0, ",": 24.0, ":": 24.0, words.END: 18.0}
+ANYWHERE = {
+    sentences.CONTINUATION: 54.0,
+    '"': 48.0,
+    "}": 36.0,
+    "]": 30.0,
+    ",": 24.0,
+    ":": 24.0,
+    words.END: 18.0,
+}
 """Scores without regard to the token before: JSON is closed as soon as a grammar lets it be."""
 
 DIGITS = {digit: 12.0 - place for place, digit in enumerate("1023456789")}
@@ -71,7 +75,9 @@ def write_chat(path: Path) -> None:
 def write_embedding(path: Path) -> None:
     """The embedding model, at `path`; complete or not at all."""
     vocabulary, _ = words.build()
-    writer = _writer(EMBEDDING_ID, "A hand-made demonstration model that embeds bags of words. Not for real use.")
+    writer = _writer(
+        EMBEDDING_ID, "A hand-made demonstration model that embeds bags of words. Not for real use."
+    )
     _hyperparameters(writer, vocabulary, EMBEDDING_WIDTH)
     writer.add_pooling_type(gguf.PoolingType.MEAN)
     _tensors(writer, _bag_weights(vocabulary), None)
@@ -81,7 +87,9 @@ def write_embedding(path: Path) -> None:
 def _chat_weights(vocabulary: Vocabulary, said: dict[str, list[str]]) -> tuple[Matrix, Matrix]:
     """Embeddings: a 1 that all tokens share, and one of each token's own if others depend on it."""
     first = {sentence: pieces[0] for sentence, pieces in said.items()}
-    after = {token: {first.get(next, next): score for next, score in row.items()} for token, row in AFTER.items()}
+    after = {
+        token: {first.get(next, next): score for next, score in row.items()} for token, row in AFTER.items()
+    }
     for pieces in said.values():
         for token, successor in zip(pieces, [*pieces[1:], words.END], strict=True):
             after[token] = {successor: CERTAIN}
@@ -124,7 +132,7 @@ def _writer(name: str, description: str) -> gguf.GGUFWriter:
     writer = gguf.GGUFWriter(None, "llama")
     writer.add_name(name)
     writer.add_description(description)
-    writer.add_version(str(VERSION))
+    writer.add_version(str(RELEASE))
     writer.add_license("apache-2.0")
     return writer
 

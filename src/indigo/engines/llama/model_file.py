@@ -16,12 +16,21 @@ STRING, ARRAY = 8, 9
 BLOCKS = {
     **{0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40)},
     **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292)},
-    **{16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82)},
+    **{
+        16: (256, 66),
+        17: (256, 74),
+        18: (256, 98),
+        19: (256, 50),
+        20: (32, 18),
+        21: (256, 110),
+        22: (256, 82),
+    },
     **{23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2)},
     **{34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18)},
 }
 """Numbers in a block and bytes of it, by tensor type. The gguf package has the same table, and half a second of
 imports; a test compares the two."""
+POOLING_RANK = 4
 CACHE_BYTES = 2
 """Bytes of one number in the engine's key-value cache (f16)."""
 WORKING_BYTES = 64 * 1024 * 1024
@@ -58,7 +67,9 @@ class Header:
         """Bytes the engine will take for a cache of `context` tokens, roughly."""
         heads = self._number("attention.head_count_kv") or self._number("attention.head_count") or 1
         width = self._number("embedding_length") // max(1, self._number("attention.head_count"))
-        both = (self._number("attention.key_length") or width) + (self._number("attention.value_length") or width)
+        both = (self._number("attention.key_length") or width) + (
+            self._number("attention.value_length") or width
+        )
         cache = context * self._number("block_count") * heads * both * CACHE_BYTES
         return self.size + cache + WORKING_BYTES
 
