@@ -152,7 +152,9 @@ def _checks(database: Database, spool: Spool, models: Models) -> list[Check]:
         return None
 
     async def spool_has_room() -> str | None:
-        return None if spool.has_room() else "The usage spool is full: is the database away? See INDIGO_SPOOL_MAX_BYTES."
+        return (
+            None if spool.has_room() else "The usage spool is full: is the database away? See INDIGO_SPOOL_MAX_BYTES."
+        )
 
     async def a_model_is_healthy() -> str | None:
         return None if models.ready() else "No model can be asked at the moment; see 'indigo models'."

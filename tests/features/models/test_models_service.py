@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
-from tests.features.models.upstream import Upstream, serving
-from tests.support.waiting import until
 
 from indigo.backends.sql.database import Database
 from indigo.features.models.catalog import EndpointSpec, ModelSpec, ProviderSpec, listing_provider
@@ -20,6 +18,8 @@ from indigo.features.models.service import Models
 from indigo.kernel.clock import SystemClock
 from indigo.kernel.errors import InvalidRequest, NotFound
 from indigo.kernel.tasks import Tasks
+from tests.features.models.upstream import Upstream, serving
+from tests.support.waiting import until
 
 ENVIRON = {"KEY": "s3cret"}
 
