@@ -265,7 +265,7 @@ async def test_a_request_for_a_model_needs_no_statement(server: Server, database
     await server.tasks.cancel()
     with database.counting() as statements:
         assert server.table.entry("alias") is not None
-        assert server.models.listed()
+        assert server.models.ids()
     assert statements.count == 0
 
 
