@@ -116,8 +116,10 @@ class _Source:
     demo: bool = False
 
 
-async def launch(settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None = None) -> Engines:
-    """Starts what the settings ask for. Downloads a model first, if need be.
+async def launch(
+    settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None = None, hub: str | None = None
+) -> Engines:
+    """Starts what the settings ask for. Downloads a model first, if need be; `hub` is where, if not the usual one.
 
     Raises InvalidRequest for settings that make no sense, and for a model the hub does not have.
     """
@@ -128,7 +130,7 @@ async def launch(settings: Settings, tasks: Tasks, clock: Clock, timing: Timing 
         if settings.model != "none":
             _start_vllm(engines, settings, tasks, clock, timing)
     elif settings.engine == "llama":
-        await _start_llama(engines, settings, tasks, clock, timing)
+        await _start_llama(engines, settings, hub, tasks, clock, timing)
     else:
         raise InvalidRequest(
             f"INDIGO_ENGINE={settings.engine!r} should be llama, vllm or mock.", code="invalid_setting"
@@ -154,13 +156,13 @@ def _free_port() -> int:
 
 
 async def _start_llama(
-    engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None
+    engines: Engines, settings: Settings, hub: str | None, tasks: Tasks, clock: Clock, timing: Timing | None
 ) -> None:
-    chat = await _source(engines, settings, settings.model, names.CHAT_ID)
+    chat = await _source(engines, settings, settings.model, names.CHAT_ID, hub)
     wanted = settings.embedding_model
     if wanted == "auto":
         wanted = "demo" if chat is not None and chat.demo else "none"
-    embedding = await _source(engines, settings, wanted, names.EMBEDDING_ID)
+    embedding = await _source(engines, settings, wanted, names.EMBEDDING_ID, hub)
     for slot, source in (("chat", chat), ("embedding", embedding)):
         if source is None:
             continue
@@ -209,7 +211,9 @@ def _kind(slot: str, header: model_file.Header | None) -> Kind:
     return "chat"
 
 
-async def _source(engines: Engines, settings: Settings, wanted: str, demo_id: str) -> _Source | None:
+async def _source(
+    engines: Engines, settings: Settings, wanted: str, demo_id: str, hub: str | None
+) -> _Source | None:
     demo = _Source(
         demo_id, settings.data_dir.resolve() / "models" / f"{demo_id}-{names.RELEASE}.gguf", demo=True
     )
@@ -223,7 +227,7 @@ async def _source(engines: Engines, settings: Settings, wanted: str, demo_id: st
     try:
         reference = download.parse(download.DEFAULT if wanted == "auto" else wanted)
         path = await asyncio.to_thread(
-            download.fetch, reference, settings.data_dir / "models", settings.hf_token
+            download.fetch, reference, settings.data_dir / "models", settings.hf_token, hub
         )
     except ValueError as error:
         raise InvalidRequest(str(error), code="invalid_setting") from None
