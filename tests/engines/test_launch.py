@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 @asynccontextmanager
-async def launched(data_dir: Path, hub: str | None = None, **settings: Any) -> AsyncIterator[Engines]:
+async def launched(data_dir: Path, hub: str | None = None, **settings: Any) -> AsyncGenerator[Engines]:
     tasks = Tasks()
     engines = await launch(Settings(data_dir=data_dir, **settings), tasks, SystemClock(), QUICK, hub)
     try:

@@ -1,4 +1,4 @@
-"""Starts the engines that the settings ask for, and says what they offer. Models may still be loading after that."""
+"""Starts the engines that the settings ask for, and says what they offer. Models may load on after that."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class _Source:
 async def launch(
     settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None = None, hub: str | None = None
 ) -> Engines:
-    """Starts what the settings ask for. Downloads a model first, if need be; `hub` is where, if not the usual one.
+    """Starts what the settings ask for. Downloads a model first, if need be, from `hub`.
 
     Raises InvalidRequest for settings that make no sense, and for a model the hub does not have.
     """

@@ -1,4 +1,4 @@
-"""Keeps one child process running: starts it, waits until it answers, starts it again after a crash or a hang.
+"""Keeps one child process running: starts it, waits until it answers, restarts it after a crash or hang.
 
 Knows nothing of models: what to run, where it answers and what its end means are arguments.
 """
@@ -162,7 +162,7 @@ class Supervisor:
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **self._child.environ},
             limit=LINE_BYTES,
-            start_new_session=True,  # Ctrl-C is for the server, which stops its children after the last answer
+            start_new_session=True,  # Ctrl-C is for the server, which stops its children last
         )
 
     async def _watch(self, process: asyncio.subprocess.Process) -> Failure | None:
