@@ -77,9 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.model == "too/large":
         where = "(EngineCore pid=7) ERROR 11-20 12:00:00 [core.py:700] "
-        sys.exit(
-            f"{where}ValueError: No available memory for the cache blocks.\nRuntimeError: see above."
-        )
+        sys.exit(f"{where}ValueError: No available memory for the cache blocks.\nRuntimeError: see above.")
     if arguments.model == "crash/once":
         sys.exit("RuntimeError: a passing trouble")
     Handler.arguments = arguments

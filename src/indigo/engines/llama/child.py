@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from indigo.engines import tether
-from indigo.engines.demo import model as demo
 from indigo.engines.llama import memory, model_file
 from indigo.engines.llama.config import HOPELESS, ChildConfig
 from indigo.engines.llama.native import native
@@ -44,6 +43,9 @@ def _prepare(config: ChildConfig) -> model_file.Header:
     """The model's header; a demonstration model is written first."""
     path = Path(config.path)
     if config.demo and not path.exists():
+        # Half a second of imports (numpy, gguf) that only the very first start needs.
+        from indigo.engines.demo import model as demo
+
         (demo.write_chat if config.kind == "chat" else demo.write_embedding)(path)
     return model_file.read(path)
 
