@@ -131,7 +131,9 @@ class Spool:
         self._synced = segments[-1].number
 
     def close(self, *, delete: bool) -> None:
-        """Let go of the folder; with `delete` it goes too, since nothing in it is needed."""
+        """Let go of the folder; with `delete` it goes too, since nothing in it is needed. Once is enough."""
+        if self._lock < 0:
+            return
         for segment in (*self.segments, *self._spares):
             segment.close()
         self.segments.clear()
@@ -139,6 +141,7 @@ class Spool:
         if delete:
             shutil.rmtree(self.folder)
         os.close(self._lock)
+        self._lock = -1
 
     def orphans(self) -> Iterator[Orphan]:
         """The folders of dead processes, each locked for this one until its `close`."""
