@@ -102,7 +102,9 @@ async def test_a_sqlite_file_that_cannot_be_opened_is_unavailable() -> None:
 
 
 @pytest.mark.threat("F1")
-async def test_a_database_that_is_down_is_unavailable_and_heals(own_postgresql_server: PostgresqlServer) -> None:
+async def test_a_database_that_is_down_is_unavailable_and_heals(
+    own_postgresql_server: PostgresqlServer,
+) -> None:
     database = await Database.open(own_postgresql_server.url("postgres"))
     await database.ping()
     own_postgresql_server.stop()
@@ -121,13 +123,17 @@ async def test_a_connection_cut_in_mid_transaction_is_unavailable(
     own_postgresql_server: PostgresqlServer,
 ) -> None:
     database = await Database.open(own_postgresql_server.url("postgres"))
-    with pytest.raises(Unavailable):
+
+    async def cut() -> None:
         async with database.write() as session:
             await session.execute(text("CREATE TABLE half (id TEXT)"))
             await own_postgresql_server.execute_async(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'indigo'"
             )
             await session.execute(text("SELECT 1"))
+
+    with pytest.raises(Unavailable):
+        await cut()
     async with database.read() as session:
         assert (await session.execute(text("SELECT to_regclass('half')"))).scalar_one() is None
     await database.close()
@@ -143,7 +149,9 @@ async def test_a_pool_that_is_used_up_refuses_after_its_time_out(postgresql_serv
     await database.close()
 
 
-async def test_a_change_is_told_at_once_here_and_soon_elsewhere(database: Database, database_url: str) -> None:
+async def test_a_change_is_told_at_once_here_and_soon_elsewhere(
+    database: Database, database_url: str
+) -> None:
     elsewhere = await Database.open(database_url)
     told: list[str] = []
     here_notices, there_notices = ChangeNotices(database), ChangeNotices(elsewhere, interval=0.02)
@@ -166,8 +174,12 @@ async def test_a_change_is_told_at_once_here_and_soon_elsewhere(database: Databa
 async def test_a_change_that_is_rolled_back_is_not_told(database: Database) -> None:
     told: list[str] = []
     ChangeNotices(database).subscribe("topic", lambda: told.append("told"))
-    with pytest.raises(ValueError):
+
+    async def fail() -> None:
         async with database.write() as session:
             await changes.bump(session, "topic")
             raise ValueError
+
+    with pytest.raises(ValueError):
+        await fail()
     assert told == []

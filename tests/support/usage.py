@@ -20,50 +20,50 @@ PRICE = Price(input=1_000_000, output=2_000_000, request=7)
 
 
 def admission(id: str, **other: object) -> Admission:
-    values = dict(
-        id=id,
-        request_id=f"req_{id}",
-        started_at=1_800_000_000.0,
-        org_id="org_a",
-        project_id="proj_a",
-        key_id="key_a",
-        user_id=None,
-        operation="chat.completions",
-        model="demo",
-        stream=True,
-        prompt_tokens=10,
-        price=PRICE,
-    )
+    values: dict[str, object] = {
+        "id": id,
+        "request_id": f"req_{id}",
+        "started_at": 1_800_000_000.0,
+        "org_id": "org_a",
+        "project_id": "proj_a",
+        "key_id": "key_a",
+        "user_id": None,
+        "operation": "chat.completions",
+        "model": "demo",
+        "stream": True,
+        "prompt_tokens": 10,
+        "price": PRICE,
+    }
     return Admission(**(values | other))  # pyright: ignore[reportArgumentType]
 
 
 def event(id: str, **other: object) -> UsageEvent:
-    values = dict(
-        id=id,
-        request_id=f"req_{id}",
-        started_at=1_800_000_000.0,
-        org_id="org_a",
-        project_id="proj_a",
-        key_id="key_a",
-        user_id=None,
-        operation="chat.completions",
-        model="demo",
-        stream=True,
-        provider="local",
-        endpoint="local/0",
-        served_name="demo",
-        status=200,
-        outcome="completed",
-        prompt_tokens=10,
-        completion_tokens=5,
-        cached_tokens=1,
-        reasoning_tokens=2,
-        estimated=False,
-        cost_micros=27,
-        first_byte_us=1_000,
-        latency_us=9_000,
-        attempts=1,
-    )
+    values: dict[str, object] = {
+        "id": id,
+        "request_id": f"req_{id}",
+        "started_at": 1_800_000_000.0,
+        "org_id": "org_a",
+        "project_id": "proj_a",
+        "key_id": "key_a",
+        "user_id": None,
+        "operation": "chat.completions",
+        "model": "demo",
+        "stream": True,
+        "provider": "local",
+        "endpoint": "local/0",
+        "served_name": "demo",
+        "status": 200,
+        "outcome": "completed",
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "cached_tokens": 1,
+        "reasoning_tokens": 2,
+        "estimated": False,
+        "cost_micros": 27,
+        "first_byte_us": 1_000,
+        "latency_us": 9_000,
+        "attempts": 1,
+    }
     return UsageEvent(**(values | other))  # pyright: ignore[reportArgumentType]
 
 

@@ -100,9 +100,7 @@ async def test_a_key_is_looked_up_by_one_statement_and_then_known_without(desk: 
         for _ in range(1000):
             assert desk.directory.cached(digest) is grant
         assert statements.count == 1
-    assert grant == Grant(
-        key_id=key.id, kind="project", org_id=desk.scope.org_id, project_id=desk.project_id
-    )
+    assert grant == Grant(key_id=key.id, kind="project", org_id=desk.scope.org_id, project_id=desk.project_id)
 
 
 async def test_concurrent_lookups_of_one_key_share_one_statement(desk: Desk) -> None:
@@ -136,7 +134,9 @@ async def test_an_unknown_key_is_refused_and_the_refusal_remembered_briefly(desk
 
 
 @pytest.mark.threat("T4", "T5")
-@pytest.mark.parametrize("credential", [b"' OR '1'='1", b"x' OR (SELECT pg_sleep(8)) IS NOT NULL --", b"X", b"\xff"])
+@pytest.mark.parametrize(
+    "credential", [b"' OR '1'='1", b"x' OR (SELECT pg_sleep(8)) IS NOT NULL --", b"X", b"\xff"]
+)
 async def test_a_credential_that_carries_sql_or_nonsense_is_unknown(desk: Desk, credential: bytes) -> None:
     started = time.monotonic()
     assert "not known" in await refused(desk, api_keys.digest(credential))
@@ -256,7 +256,9 @@ async def test_with_the_database_down_known_keys_live_on_and_others_are_503_not_
 
 
 @pytest.mark.threat("F2")
-async def test_a_paused_database_costs_a_bounded_wait_and_heals(own_postgresql_server: PostgresqlServer) -> None:
+async def test_a_paused_database_costs_a_bounded_wait_and_heals(
+    own_postgresql_server: PostgresqlServer,
+) -> None:
     tasks = Tasks()
     database = await Database.open(own_postgresql_server.url("postgres"), pool_size=2, acquire_seconds=0.5)
     await upgrade(database)

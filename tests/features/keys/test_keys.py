@@ -28,7 +28,13 @@ async def test_a_key_of_each_kind_is_shown_once_and_stored_as_a_digest(database:
         project = await TENANCY.create_project(session, scope, "Main")
         project_id = None if kind in ("admin", "organization") else project.id
         key = await KEYS.create(
-            session, scope, kind=kind, name="ci", project_id=project_id, models=["b", "a", "b"], expires_at=expiry
+            session,
+            scope,
+            kind=kind,
+            name="ci",
+            project_id=project_id,
+            models=["b", "a", "b"],
+            expires_at=expiry,
         )
     assert api_keys.well_formed(key.secret)
     assert key.secret not in repr(key)
