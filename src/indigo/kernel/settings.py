@@ -17,9 +17,7 @@ from indigo.kernel.errors import InvalidRequest
 
 def setting(env: str, default: Any, text: str, *aliases: str, secret: bool = False) -> Any:
     """A field that `env` (or an alias that existing deployments use) overrides."""
-    return dataclasses.field(
-        default=default, metadata={"env": env, "aliases": aliases, "help": text, "secret": secret}
-    )
+    return dataclasses.field(default=default, metadata={"env": env, "aliases": aliases, "help": text, "secret": secret})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,10 @@ class Settings:
 
     admin_email: str = setting("INDIGO_ADMIN_EMAIL", "admin@localhost", "E-mail of the first system admin.")
     admin_password: str = setting(
-        "INDIGO_ADMIN_PASSWORD", "", "Password of the first system admin; made up and printed once if unset.", secret=True
+        "INDIGO_ADMIN_PASSWORD",
+        "",
+        "Password of the first system admin; made up and printed once if unset.",
+        secret=True,
     )
 
     database_url: str = setting(
@@ -50,15 +51,21 @@ class Settings:
 
     engine: str = setting("INDIGO_ENGINE", "llama", "Engine for --model: llama (embedded), vllm or mock.")
     model: str = setting(
-        "INDIGO_MODEL", "auto", "demo, none, a GGUF file, hf:owner/repo[:file]; auto picks a small instruct model."
+        "INDIGO_MODEL",
+        "auto",
+        "demo, none, a GGUF file, hf:owner/repo[:file]; auto picks a small instruct model.",
     )
     embedding_model: str = setting(
-        "INDIGO_EMBEDDING_MODEL", "auto", "As --model, for embeddings; auto means the demo's with the demo, else none."
+        "INDIGO_EMBEDDING_MODEL",
+        "auto",
+        "As --model, for embeddings; auto means the demo's with the demo, else none.",
     )
     context_length: int = setting("INDIGO_CONTEXT_LENGTH", 0, "Tokens of context; 0 takes the model's, 8192 at most.")
     parallel: int = setting("INDIGO_PARALLEL", 4, "Requests that the embedded engine answers at the same time.")
     threads: int = setting("INDIGO_THREADS", 0, "Threads of the embedded engine; 0 lets it choose.")
-    gpu_layers: int = setting("INDIGO_GPU_LAYERS", -1, "Layers the embedded engine puts on a GPU; -1 is as many as fit.")
+    gpu_layers: int = setting(
+        "INDIGO_GPU_LAYERS", -1, "Layers the embedded engine puts on a GPU; -1 is as many as fit."
+    )
     hf_token: str = setting("HF_TOKEN", "", "Token for gated models on the hub.", secret=True)
     vllm_command: str = setting("INDIGO_VLLM_COMMAND", "vllm", "The vLLM executable.")
     vllm_profile: str = setting("INDIGO_VLLM_PROFILE", "gpu", "gpu or cpu.")
@@ -69,16 +76,23 @@ class Settings:
         "INDIGO_VLLM_GPU_MEMORY_UTILIZATION", 0.9, "Share of GPU memory vLLM may take, over 0 and up to 1."
     )
     vllm_quantization: str = setting("INDIGO_VLLM_QUANTIZATION", "", "awq, for example; vLLM finds out if unset.")
-    vllm_tool_parser: str = setting("INDIGO_VLLM_TOOL_PARSER", "hermes", "vLLM's tool-call parser; empty turns tools off.")
+    vllm_tool_parser: str = setting(
+        "INDIGO_VLLM_TOOL_PARSER", "hermes", "vLLM's tool-call parser; empty turns tools off."
+    )
     vllm_extra_args: str = setting("INDIGO_VLLM_EXTRA_ARGS", "", "More arguments for vLLM, as in a shell.")
     vllm_internal_key: str = setting(
         "VLLM_INTERNAL_KEY", "", "Key between Indigo and vLLM; made up at each start if unset.", secret=True
     )
     providers_file: str = setting(
-        "INDIGO_PROVIDERS", "", "The providers.yaml to read, and to follow while running.", "JAN_PROVIDER_CONFIGS_FILE"
+        "INDIGO_PROVIDERS",
+        "",
+        "The providers.yaml to read, and to follow while running.",
+        "JAN_PROVIDER_CONFIGS_FILE",
     )
     inference_url: str = setting(
-        "JAN_INFERENCE_MODEL_URL", "", "An OpenAI-compatible server whose models are offered under their own names."
+        "JAN_INFERENCE_MODEL_URL",
+        "",
+        "An OpenAI-compatible server whose models are offered under their own names.",
     )
     probe_seconds: float = setting("INDIGO_PROBE_SECONDS", 10.0, "Seconds between health probes of an endpoint.")
 
@@ -88,7 +102,9 @@ class Settings:
     body_seconds: float = setting("INDIGO_BODY_SECONDS", 60.0, "Seconds a client has to send its body.")
     keep_alive_seconds: float = setting("INDIGO_KEEP_ALIVE_SECONDS", 75.0, "Seconds an idle connection is kept.")
     stalled_client_seconds: float = setting(
-        "INDIGO_STALLED_CLIENT_SECONDS", 120.0, "Seconds a client may stop reading its answer before it is cut off."
+        "INDIGO_STALLED_CLIENT_SECONDS",
+        120.0,
+        "Seconds a client may stop reading its answer before it is cut off.",
     )
     drain_seconds: float = setting("INDIGO_DRAIN_SECONDS", 30.0, "Seconds that running streams get at shutdown.")
     connect_seconds: float = setting("INDIGO_CONNECT_SECONDS", 5.0, "Seconds to connect to a model endpoint.")

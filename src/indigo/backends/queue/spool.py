@@ -55,6 +55,10 @@ class Spool:
         """On disk, the unwritten part of the segments included."""
         return (len(self.segments) + len(self._spares)) * self._segment_bytes
 
+    def has_room(self) -> bool:
+        """Whether another segment could be made within the bound, or one is held ready."""
+        return bool(self._spares) or self.bytes_used + self._segment_bytes <= self._max_bytes
+
     @property
     def current(self) -> Segment:
         return self.segments[-1]

@@ -52,9 +52,7 @@ class Recovery:
         left = [records.interrupted(admission, progress) for admission, progress in opened.values()]
         for start in range(0, len(left), BATCH):
             await self._delivery.deliver(left[start : start + BATCH])
-        log.info(
-            "took over the usage journal %s: %d requests were interrupted", orphan.folder.name, len(left)
-        )
+        log.info("took over the usage journal %s: %d requests were interrupted", orphan.folder.name, len(left))
 
     def _read(
         self, payload: bytes, intact: bool, done: bool, opened: dict[str, tuple[Admission, Progress | None]]

@@ -1,0 +1,160 @@
+"""One request over HTTP and its answer: the body as it comes in, the bytes as they go out.
+
+It stands where uvicorn's `RequestResponseCycle` stands, so that keep-alive, pipelining and draining remain
+uvicorn's; the attributes without underscore that have no comment are what its protocol class looks at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Protocol
+
+from indigo.gateway.errors import error_body, error_event
+from indigo.gateway.ports import Grant
+from indigo.gateway.steps import Steps
+from indigo.gateway.stream import DONE
+from indigo.gateway.upstream.call import Call
+from indigo.kernel.errors import IndigoError
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Connection(Protocol):
+    """What an exchange needs of the connection it runs on."""
+
+    transport: asyncio.Transport
+
+    def date_header(self) -> bytes: ...
+    def on_response_complete(self) -> None: ...
+
+
+class _NoEvent:
+    """uvicorn sets an event when a body comes in or a client leaves; nobody waits for ours."""
+
+    def set(self) -> None: ...
+
+
+NO_EVENT = _NoEvent()
+
+
+class Exchange:
+    __slots__ = (
+        "_connection",
+        "_parts",
+        "_transport",
+        "begun",
+        "call",
+        "digest",
+        "disconnected",
+        "grant",
+        "id",
+        "keep_alive",
+        "linger",
+        "more_body",
+        "operation",
+        "refusal",
+        "request_id",
+        "response_complete",
+        "size",
+        "steps",
+        "stream",
+    )
+    message_event = NO_EVENT
+
+    def __init__(self, connection: Connection, operation: str, id: str, request_id: str, keep_alive: bool) -> None:
+        self._connection = connection
+        self._transport = connection.transport
+        self._parts: list[bytes] = []
+        self.operation = operation
+        self.id = id
+        self.request_id = request_id
+        self.stream = False
+        self.keep_alive = keep_alive
+        self.size = 0
+        self.more_body = True
+        self.linger = False
+        """The client still sends: close only our side, so that it reads the answer and not a reset."""
+        self.begun = False
+        self.response_complete = False
+        self.disconnected = False
+        self.grant: Grant | None = None
+        self.digest = b""
+        self.refusal: IndigoError | None = None
+        self.call: Call | None = None
+        self.steps: Steps | None = None
+
+    @property
+    def gone(self) -> bool:
+        return self.disconnected
+
+    @property
+    def body(self) -> bytes:
+        parts = self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def feed(self, data: bytes) -> None:
+        self.size += len(data)
+        self._parts.append(data)
+
+    def drop_body(self) -> None:
+        self._parts.clear()
+
+    # The stream, as the relay writes it:
+
+    def begin(self, data: bytes) -> None:
+        self.begun = True
+        head = (
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-store\r\n"
+            b"x-accel-buffering: no\r\ntransfer-encoding: chunked\r\n"
+        )
+        self._transport.write(b"%b%b\r\n%x\r\n%b\r\n" % (head, self._tail(), len(data), data))
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        """The stream was whole."""
+        self._transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+        self._completed()
+
+    def break_off(self, error: IndigoError) -> None:
+        """An error as the last event, and no final chunk: the client sees that the stream is not whole."""
+        data = error_event(error, self.request_id)
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.keep_alive = False
+        self._completed()
+
+    # Whole answers:
+
+    def send(self, body: bytes) -> None:
+        self._send(200, b"", body)
+
+    def refuse(self, error: IndigoError, *, extra: bytes = b"") -> None:
+        if error.retry_after is not None:
+            extra += b"retry-after: %d\r\n" % error.retry_after
+        if error.status == 401:
+            extra += b"www-authenticate: Bearer\r\n"
+        self._send(error.status, extra, error_body(error, self.request_id))
+
+    def _send(self, status: int, extra: bytes, body: bytes) -> None:
+        if self.response_complete:
+            return
+        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        head = b"%bcontent-type: application/json\r\ncache-control: no-store\r\n%bcontent-length: %d\r\n%b\r\n"
+        self._transport.write(head % (line, extra, len(body), self._tail()) + body)
+        self._completed()
+
+    def _tail(self) -> bytes:
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        return b"x-request-id: %b\r\n%b%b" % (self.request_id.encode(), self._connection.date_header(), close)
+
+    def _completed(self) -> None:
+        self.response_complete = True
+        self._parts.clear()
+        if not self.keep_alive:
+            if self.linger and self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        self._connection.on_response_complete()

@@ -1,0 +1,92 @@
+"""The connections of one endpoint: the warmest idle one is used again, a new one is dialled where none is idle."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from indigo.gateway.endpoints import Address
+from indigo.gateway.upstream.connection import Connection
+
+IDLE_SECONDS = 4.0
+"""Shorter than the 5 s after which uvicorn-based engines close: a request must not meet a closing connection."""
+
+
+class ConnectFailed(Exception):
+    """No connection; the text says why, without addresses."""
+
+
+class Pool:
+    def __init__(self, address: Address, *, most: int, connect_seconds: float) -> None:
+        self._address = address
+        self._most = most
+        self._connect_seconds = connect_seconds
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._dialling = 0
+        self._loop = asyncio.get_running_loop()
+        self._tls = ssl.create_default_context() if address.tls else None
+
+    @property
+    def size(self) -> int:
+        return len(self._open)
+
+    def idle(self) -> Connection | None:
+        """A connection that waits for work, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable():
+                return connection
+        return None
+
+    async def dial(self) -> Connection:
+        """A new connection. Raises ConnectFailed."""
+        if len(self._open) + self._dialling >= self._most:
+            raise ConnectFailed("all its connections are in use")
+        loop = self._loop
+        address = self._address
+        self._dialling += 1
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                if address.unix is not None:
+                    _, connection = await loop.create_unix_connection(lambda: Connection(self), address.unix)
+                else:
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self), address.connect_host, address.port, ssl=self._tls,
+                        server_hostname=address.host if address.tls else None,
+                    )  # fmt: skip
+        except TimeoutError:
+            raise ConnectFailed("it did not accept a connection in time") from None
+        except ssl.SSLError as error:
+            raise ConnectFailed(f"its TLS certificate or protocol is refused ({error.reason})") from None
+        except OSError as error:
+            raise ConnectFailed(f"it cannot be reached ({type(error).__name__})") from None
+        finally:
+            self._dialling -= 1
+        self._open.add(connection)
+        return connection
+
+    def released(self, connection: Connection) -> None:
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle too long."""
+        oldest = now - IDLE_SECONDS
+        keep = [connection for connection in self._idle if connection.idle_since >= oldest]
+        if len(keep) != len(self._idle):
+            stale = [connection for connection in self._idle if connection.idle_since < oldest]
+            self._idle = keep
+            for connection in stale:
+                connection.abort()
+
+    def close(self) -> None:
+        """Close the idle ones; busy ones close when their call ends."""
+        for connection in list(self._idle):
+            connection.abort()
+        self._idle.clear()
