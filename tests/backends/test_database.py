@@ -149,9 +149,7 @@ async def test_a_pool_that_is_used_up_refuses_after_its_time_out(postgresql_serv
     await database.close()
 
 
-async def test_a_change_is_told_at_once_here_and_soon_elsewhere(
-    database: Database, database_url: str
-) -> None:
+async def test_a_change_is_told_at_once_here_and_soon_elsewhere(database: Database, database_url: str) -> None:
     elsewhere = await Database.open(database_url)
     told: list[str] = []
     here_notices, there_notices = ChangeNotices(database), ChangeNotices(elsewhere, interval=0.02)

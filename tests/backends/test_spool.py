@@ -36,8 +36,7 @@ def open_until_refused(spool: Spool, payload: bytes, reserve: int) -> int:
     for number in range(1_000_000):
         try:
             spool.append(payload, reserve=reserve)
-        except Unavailable as error:
-            assert "full" in error.message
+        except Unavailable:
             return number
     raise AssertionError("it was never refused")
 

@@ -134,9 +134,7 @@ async def test_an_unknown_key_is_refused_and_the_refusal_remembered_briefly(desk
 
 
 @pytest.mark.threat("T4", "T5")
-@pytest.mark.parametrize(
-    "credential", [b"' OR '1'='1", b"x' OR (SELECT pg_sleep(8)) IS NOT NULL --", b"X", b"\xff"]
-)
+@pytest.mark.parametrize("credential", [b"' OR '1'='1", b"x' OR (SELECT pg_sleep(8)) IS NOT NULL --", b"X", b"\xff"])
 async def test_a_credential_that_carries_sql_or_nonsense_is_unknown(desk: Desk, credential: bytes) -> None:
     started = time.monotonic()
     assert "not known" in await refused(desk, api_keys.digest(credential))
@@ -266,9 +264,7 @@ async def test_a_paused_database_costs_a_bounded_wait_and_heals(
     digests = [digest_of(await desk.create()) for _ in range(10)]
     with paused(own_postgresql_server.pid):
         started = time.monotonic()
-        outcomes = await asyncio.gather(
-            *(desk.directory.find(digest) for digest in digests), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(*(desk.directory.find(digest) for digest in digests), return_exceptions=True)
         assert time.monotonic() - started < 10
     assert {type(outcome) for outcome in outcomes} == {Unavailable}
     grants = [await desk.directory.find(digest) for digest in digests]

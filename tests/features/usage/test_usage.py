@@ -19,9 +19,7 @@ TENANCY = Tenancy(FixedClock())
 DAY = 86_400.0
 
 
-async def test_usage_is_counted_listed_and_summed_for_its_organization_only(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_usage_is_counted_listed_and_summed_for_its_organization_only(database: Database, tmp_path: Path) -> None:
     keys = Keys(TENANCY, FixedClock())
     async with database.write() as session:
         _, ours = await TENANCY.create_organization(session, "Ours")

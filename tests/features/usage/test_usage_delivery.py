@@ -221,9 +221,7 @@ async def test_shutting_down_with_all_delivered_leaves_no_folder(database: Datab
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-async def test_shutting_down_in_mid_stream_leaves_it_to_the_next_process(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_shutting_down_in_mid_stream_leaves_it_to_the_next_process(database: Database, tmp_path: Path) -> None:
     books = Books(database, tmp_path / "spool")
     books.record("undelivered")
     books.journal.opened(admission("open"))

@@ -117,17 +117,13 @@ class KeyDirectory:
     def _remember(self, digest: bytes, grant: Grant, generation: int) -> Grant:
         if generation == self._generation:
             self._refusals.pop(digest, None)
-            _bounded_put(
-                self._grants, digest, (self._clock.monotonic() + self._grant_seconds, grant), MOST_GRANTS
-            )
+            _bounded_put(self._grants, digest, (self._clock.monotonic() + self._grant_seconds, grant), MOST_GRANTS)
         return grant
 
     def _remember_refusal(self, digest: bytes, reason: str, generation: int) -> None:
         if generation == self._generation:
             self._grants.pop(digest, None)
-            _bounded_put(
-                self._refusals, digest, (self._clock.monotonic() + REFUSAL_SECONDS, reason), MOST_REFUSALS
-            )
+            _bounded_put(self._refusals, digest, (self._clock.monotonic() + REFUSAL_SECONDS, reason), MOST_REFUSALS)
 
 
 def _bounded_put(cache: dict[bytes, Entry], key: bytes, value: Entry, most: int) -> None:
