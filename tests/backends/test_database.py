@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from tests.support.databases import PostgresqlServer
-from tests.support.waiting import until
 
 from indigo.backends.notices.poll import ChangeNotices
 from indigo.backends.sql import changes
 from indigo.backends.sql.database import Database
 from indigo.kernel.errors import InvalidRequest, Unavailable
 from indigo.kernel.tasks import Tasks
+from tests.support.databases import PostgresqlServer
+from tests.support.waiting import until
 
 
 async def counter(database: Database) -> int:

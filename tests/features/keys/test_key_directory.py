@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import psutil
 import pytest
 import pytest_asyncio
-from tests.support.databases import PostgresqlServer
 
 from indigo.backends.notices.poll import ChangeNotices
 from indigo.backends.sql.database import Database
@@ -28,6 +27,7 @@ from indigo.kernel.clock import FixedClock
 from indigo.kernel.errors import Unauthorized, Unavailable
 from indigo.kernel.tasks import Tasks
 from indigo.migrations.run import upgrade
+from tests.support.databases import PostgresqlServer
 
 
 @dataclass
@@ -133,7 +133,7 @@ async def test_an_unknown_key_is_refused_and_the_refusal_remembered_briefly(desk
     assert desk.directory.cached(digest) is None
 
 
-@pytest.mark.threat("T4", "T5")
+@pytest.mark.threat("T4", "T5", "T33")
 @pytest.mark.parametrize("credential", [b"' OR '1'='1", b"x' OR (SELECT pg_sleep(8)) IS NOT NULL --", b"X", b"\xff"])
 async def test_a_credential_that_carries_sql_or_nonsense_is_unknown(desk: Desk, credential: bytes) -> None:
     started = time.monotonic()

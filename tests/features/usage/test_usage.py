@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.usage import Books
 
 from indigo.backends.sql.database import Database
 from indigo.features.keys.service import Keys
@@ -14,6 +13,7 @@ from indigo.features.usage.service import Usage
 from indigo.features.usage.store import Total
 from indigo.kernel.clock import FixedClock
 from indigo.kernel.errors import InvalidRequest
+from tests.support.usage import Books
 
 TENANCY = Tenancy(FixedClock())
 DAY = 86_400.0

@@ -12,9 +12,6 @@ import psutil
 import pytest
 import pytest_asyncio
 from sqlalchemy import func, select
-from tests.support.databases import PostgresqlServer
-from tests.support.usage import Books, admission, event
-from tests.support.waiting import until
 
 from indigo.backends.queue.segment import START
 from indigo.backends.sql.database import Database
@@ -22,6 +19,9 @@ from indigo.features.usage.tables import UsageEventRow
 from indigo.gateway.ports import Progress, UsageEvent
 from indigo.kernel.ids import EventIds
 from indigo.migrations.run import upgrade
+from tests.support.databases import PostgresqlServer
+from tests.support.usage import Books, admission, event
+from tests.support.waiting import until
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -60,7 +60,7 @@ async def test_a_closed_request_becomes_a_row_with_every_field(database: Databas
     }
 
 
-async def test_an_event_delivered_twice_is_one_row(database: Database, books: Books) -> None:
+async def test_an_event_delivered_twice_is_one_row(database: Database, books: Books, tmp_path: Path) -> None:
     for id in ("a", "b"):
         books.record(id)
     books.start()
@@ -69,6 +69,7 @@ async def test_an_event_delivered_twice_is_one_row(database: Database, books: Bo
     books.spool.current.finish(START)
     await books.drain.drained()
     assert sorted(await rows(database)) == ["a", "b", "c"]
+    assert not (tmp_path / "spool" / "poison").exists()
 
 
 async def test_thousands_of_events_are_all_delivered_and_their_segments_deleted(

@@ -9,11 +9,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.support.usage import Books, admission, event
-
 from indigo.backends.sql.database import Database
 from indigo.gateway.ports import Progress
 from indigo.kernel.ids import EventIds
+from tests.support.usage import Books, admission, event
 
 
 async def main(root: Path, url: str | None) -> None:
