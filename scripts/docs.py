@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer.main
-from indigo.cli.main import app
 
+from indigo.cli.main import app
 from indigo.kernel import settings
 
 ROOT = Path(__file__).resolve().parent.parent

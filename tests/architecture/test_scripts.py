@@ -37,9 +37,7 @@ def executable(path: Path, text: str) -> None:
 def serve(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PATH": str(clone.parent / "bin")}
     command = [str(clone / "scripts/serve"), *arguments]
-    return subprocess.run(
-        command, cwd="/", env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_without_a_python_it_says_which_ones_do_and_how_to_get_one(clone: Path) -> None:

@@ -166,9 +166,7 @@ def test_log_probabilities_are_finite(chat: str) -> None:
     choice = complete(chat, logprobs=True, top_logprobs=5, max_tokens=3)
     tokens = choice["logprobs"]["content"]
     assert len(tokens) == 3
-    shown = [token["logprob"] for token in tokens] + [
-        one["logprob"] for t in tokens for one in t["top_logprobs"]
-    ]
+    shown = [token["logprob"] for token in tokens] + [one["logprob"] for t in tokens for one in t["top_logprobs"]]
     assert all(-200 < value <= 0 for value in shown), shown
 
 

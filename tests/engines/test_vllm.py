@@ -64,9 +64,7 @@ async def test_on_a_cpu_nothing_of_a_gpu_is_asked_for() -> None:
     assert "--enforce-eager" in argv
 
 
-@pytest.mark.parametrize(
-    "settings", [{"model": "auto"}, {"vllm_profile": "tpu"}, {"vllm_gpu_memory_utilization": 1.5}]
-)
+@pytest.mark.parametrize("settings", [{"model": "auto"}, {"vllm_profile": "tpu"}, {"vllm_gpu_memory_utilization": 1.5}])
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="INDIGO_"):
         launch(**settings)
@@ -85,9 +83,7 @@ async def test_too_little_memory_is_reported_once_with_its_cause() -> None:
     async with supervised(launch(model="too/large").child) as supervisor:
         state = await supervisor.settled()
         assert state.state == "failed"
-        assert state.reason == (
-            "vLLM cannot serve the model: ValueError: No available memory for the cache blocks."
-        )
+        assert state.reason == ("vLLM cannot serve the model: ValueError: No available memory for the cache blocks.")
 
 
 async def test_another_crash_is_tried_again_with_growing_pauses() -> None:

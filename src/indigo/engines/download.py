@@ -71,9 +71,7 @@ def _fetch(opened: Hub, reference: Reference, folder: Path) -> Path:
             return known  # whole and verified: the hub need not be asked
     file = reference.file or choose(opened.files(reference.repo))
     if file is None:
-        raise DownloadFailed(
-            f"{reference.repo} has no GGUF file; take a repository whose name ends in -GGUF."
-        )
+        raise DownloadFailed(f"{reference.repo} has no GGUF file; take a repository whose name ends in -GGUF.")
     expected = opened.checksum(reference.repo, file)
     path = opened.download(reference.repo, file, folder / reference.repo)
     if not (_mark(path).is_file() and _mark(path).read_text() == (expected or "")):

@@ -74,9 +74,7 @@ class Hub:
                 f"{repo} is gated: accept its licence on {self._endpoint}/{repo} and set HF_TOKEN to your token."
             ) from None
         except errors.EntryNotFoundError:
-            raise DownloadFailed(
-                f"{repo} has no file {file}; see {self._endpoint}/{repo}/tree/main."
-            ) from None
+            raise DownloadFailed(f"{repo} has no file {file}; see {self._endpoint}/{repo}/tree/main.") from None
         except errors.RepositoryNotFoundError:
             raise DownloadFailed(
                 f"{repo} does not exist on {self._endpoint}, or is private: check the name, and HF_TOKEN."

@@ -136,9 +136,7 @@ async def launch(settings: Settings, tasks: Tasks, clock: Clock, timing: Timing 
     return engines
 
 
-def _start_vllm(
-    engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None
-) -> None:
+def _start_vllm(engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None) -> None:
     key = settings.vllm_internal_key or secrets.token_urlsafe(32)
     made = vllm.build(settings, settings.vllm_port or _free_port(), key)
     length = settings.vllm_max_model_len or settings.context_length or None
@@ -153,9 +151,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-async def _start_llama(
-    engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None
-) -> None:
+async def _start_llama(engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None) -> None:
     chat = await _source(engines, settings, settings.model, names.CHAT_ID)
     wanted = settings.embedding_model
     if wanted == "auto":
@@ -166,11 +162,7 @@ async def _start_llama(
             continue
         header = None if source.demo else await asyncio.to_thread(_header, source.path)
         kind = _kind(slot, header)
-        context = (
-            settings.context_length
-            or min(header.context_length if header else 0, MOST_CONTEXT)
-            or MOST_CONTEXT
-        )
+        context = settings.context_length or min(header.context_length if header else 0, MOST_CONTEXT) or MOST_CONTEXT
         config = ChildConfig(
             path=str(source.path),
             socket=str(engines.socket_folder(settings.data_dir) / f"{slot}.sock"),
@@ -184,12 +176,8 @@ async def _start_llama(
             threads=settings.threads or (1 if source.demo else 0),
             gpu_layers=settings.gpu_layers,
         )
-        model = OfferedModel(
-            source.id, source.id, OPERATIONS[kind], context, single_tool_choice=kind == "chat"
-        )
-        offer = EngineOffer(
-            "llama" if slot == "chat" else "llama-embedding", f"unix:{config.socket}", (model,)
-        )
+        model = OfferedModel(source.id, source.id, OPERATIONS[kind], context, single_tool_choice=kind == "chat")
+        offer = EngineOffer("llama" if slot == "chat" else "llama-embedding", f"unix:{config.socket}", (model,))
         engines.add(offer, Supervisor(engine.child(config), tasks, clock, timing))
 
 
@@ -210,9 +198,7 @@ def _kind(slot: str, header: model_file.Header | None) -> Kind:
 
 
 async def _source(engines: Engines, settings: Settings, wanted: str, demo_id: str) -> _Source | None:
-    demo = _Source(
-        demo_id, settings.data_dir.resolve() / "models" / f"{demo_id}-{names.RELEASE}.gguf", demo=True
-    )
+    demo = _Source(demo_id, settings.data_dir.resolve() / "models" / f"{demo_id}-{names.RELEASE}.gguf", demo=True)
     if wanted == "none":
         return None
     if wanted == "demo":
@@ -222,9 +208,7 @@ async def _source(engines: Engines, settings: Settings, wanted: str, demo_id: st
         return _Source(path.stem, path)
     try:
         reference = download.parse(download.DEFAULT if wanted == "auto" else wanted)
-        path = await asyncio.to_thread(
-            download.fetch, reference, settings.data_dir / "models", settings.hf_token
-        )
+        path = await asyncio.to_thread(download.fetch, reference, settings.data_dir / "models", settings.hf_token)
     except ValueError as error:
         raise InvalidRequest(str(error), code="invalid_setting") from None
     except download.DownloadFailed as error:

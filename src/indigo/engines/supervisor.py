@@ -139,9 +139,7 @@ class Supervisor:
         """One child from its start to its end."""
         self._lines.clear()
         if self._child.base_url.startswith("unix:"):
-            Path(self._child.base_url[5:]).unlink(
-                missing_ok=True
-            )  # a killed child leaves it, and cannot bind again
+            Path(self._child.base_url[5:]).unlink(missing_ok=True)  # a killed child leaves it, and cannot bind again
         try:
             process = self._process = await self._spawn()
         except OSError as error:

@@ -22,6 +22,8 @@ from indigo.kernel.errors import IndigoError, InvalidRequest
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 FORMATS = ("text", "json")
+QUIET = ("alembic", "asyncio", "uvicorn.error")
+"""Loggers that tell at `info` what nobody who runs a server asked for."""
 QUEUE_SIZE = 10_000
 STOP_SECONDS = 2.0
 
@@ -160,6 +162,8 @@ def start(level: str, format: str, sink: TextIO | None = None, queue_size: int =
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    for name in QUIET:
+        logging.getLogger(name).setLevel(max(LEVELS[level.lower()], logging.WARNING))
     listener = _Listener(lines, logging.StreamHandler(sink if sink is not None else sys.stderr))
     listener.start()
     return Logs(handler, listener)

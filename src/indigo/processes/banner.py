@@ -21,7 +21,13 @@ def base_url(settings: Settings, port: int) -> str:
 
 
 def show(
-    settings: Settings, port: int, *, database: str, models: Sequence[str], notices: Sequence[str], first: FirstStart | None
+    settings: Settings,
+    port: int,
+    *,
+    database: str,
+    models: Sequence[str],
+    notices: Sequence[str],
+    first: FirstStart | None,
 ) -> None:
     """Prints to standard output. The keys and the password of `first` are shown now and never again."""
     console = Console(highlight=False, soft_wrap=True)

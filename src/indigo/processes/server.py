@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
 
 import uvicorn
@@ -27,7 +27,7 @@ FLUSH_SECONDS = 10.0
 class Server(uvicorn.Server):
     """uvicorn's, telling `/readyz` at the first signal and `ready` once it listens."""
 
-    def __init__(self, config: uvicorn.Config, status: ServerStatus, ready: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, status: ServerStatus, ready: Callable[[int], None]) -> None:
         super().__init__(config)
         self._status = status
         self._ready = ready
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started and sockets:
-            await self._ready(sockets[0].getsockname()[1])
+            self._ready(sockets[0].getsockname()[1])
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -87,7 +87,7 @@ async def run(
     clock: Clock,
     listener: socket.socket,
     offers: Sequence[ProviderSpec],
-    ready: Callable[[int, Parts], Awaitable[None]],
+    ready: Callable[[int, Parts], Coroutine[None, None, None]],
 ) -> None:
     """Serve until told to stop; then let streams end, and bring the usage into the database."""
     tasks = Tasks()
@@ -97,8 +97,8 @@ async def run(
         tasks.start(parts.notices.run(), "change notices")
         tasks.start(parts.drain.run(), "usage drain")
 
-        async def announce(port: int) -> None:
-            await ready(port, parts)
+        def announce(port: int) -> None:
+            tasks.start(ready(port, parts), "announcement")
 
         server = Server(config(parts, settings), parts.status, announce)
         parts.gateway.start(server.server_state.connections)

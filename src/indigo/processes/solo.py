@@ -73,6 +73,4 @@ class Announcement:
     def _print(self, port: int, models: list[str]) -> None:
         notices = [*self.engines.notices]
         notices += [state.reason for state in self.engines.states() if state.state == "failed"]
-        banner.show(
-            self.settings, port, database=self.database, models=models, notices=notices, first=self.first
-        )
+        banner.show(self.settings, port, database=self.database, models=models, notices=notices, first=self.first)

@@ -69,7 +69,8 @@ async def _keep(
             sys.executable, "-m", "indigo.processes.workers",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[listener.fileno()], env=environment(settings),
         )  # fmt: skip
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(start)
         process.stdin.close()
         if await process.stdout.readline() == READY:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.features.models.upstream import serving
 
 from indigo.features.models.catalog import EndpointSpec
 from indigo.features.models.discovery import Discovery, DiscoveryFailed, Kubernetes, dns
 from indigo.gateway.endpoints import parse_address
+from tests.features.models.upstream import serving
 
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{}"
 SPEC = EndpointSpec("http://vllm.models.svc:8000/v1", discover="kubernetes")

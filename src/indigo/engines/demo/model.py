@@ -75,9 +75,7 @@ def write_chat(path: Path) -> None:
 def write_embedding(path: Path) -> None:
     """The embedding model, at `path`; complete or not at all."""
     vocabulary, _ = words.build()
-    writer = _writer(
-        EMBEDDING_ID, "A hand-made demonstration model that embeds bags of words. Not for real use."
-    )
+    writer = _writer(EMBEDDING_ID, "A hand-made demonstration model that embeds bags of words. Not for real use.")
     _hyperparameters(writer, vocabulary, EMBEDDING_WIDTH)
     writer.add_pooling_type(gguf.PoolingType.MEAN)
     _tensors(writer, _bag_weights(vocabulary), None)
@@ -87,9 +85,7 @@ def write_embedding(path: Path) -> None:
 def _chat_weights(vocabulary: Vocabulary, said: dict[str, list[str]]) -> tuple[Matrix, Matrix]:
     """Embeddings: a 1 that all tokens share, and one of each token's own if others depend on it."""
     first = {sentence: pieces[0] for sentence, pieces in said.items()}
-    after = {
-        token: {first.get(next, next): score for next, score in row.items()} for token, row in AFTER.items()
-    }
+    after = {token: {first.get(next, next): score for next, score in row.items()} for token, row in AFTER.items()}
     for pieces in said.values():
         for token, successor in zip(pieces, [*pieces[1:], words.END], strict=True):
             after[token] = {successor: CERTAIN}

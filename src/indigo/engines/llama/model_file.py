@@ -67,9 +67,7 @@ class Header:
         """Bytes the engine will take for a cache of `context` tokens, roughly."""
         heads = self._number("attention.head_count_kv") or self._number("attention.head_count") or 1
         width = self._number("embedding_length") // max(1, self._number("attention.head_count"))
-        both = (self._number("attention.key_length") or width) + (
-            self._number("attention.value_length") or width
-        )
+        both = (self._number("attention.key_length") or width) + (self._number("attention.value_length") or width)
         cache = context * self._number("block_count") * heads * both * CACHE_BYTES
         return self.size + cache + WORKING_BYTES
 

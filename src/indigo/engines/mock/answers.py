@@ -92,9 +92,7 @@ def rerank(ask: Ask) -> bytes:
         for place, document in enumerate(ask.documents)
     ]
     counted = {"prompt_tokens": len(results), "total_tokens": len(results)}
-    return msgspec.json.encode(
-        {"id": "rerank-mock", "model": ask.model, "results": results, "usage": counted}
-    )
+    return msgspec.json.encode({"id": "rerank-mock", "model": ask.model, "results": results, "usage": counted})
 
 
 def models(names: list[str]) -> bytes:
@@ -104,9 +102,7 @@ def models(names: list[str]) -> bytes:
 
 def error(status: int, message: str) -> bytes:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return msgspec.json.encode(
-        {"error": {"message": message, "type": kind, "param": None, "code": str(status)}}
-    )
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": str(status)}})
 
 
 def _frame(ask: Ask, kind: str) -> dict[str, Any]:

@@ -180,9 +180,7 @@ def _split_utf8(pieces: list[bytes]) -> list[bytes]:
 
 
 def _nan(pieces: list[bytes]) -> list[bytes]:
-    return [
-        piece.replace(b'"logprobs":null', b'"logprobs":{"content":[{"logprob":NaN}]}') for piece in pieces
-    ]
+    return [piece.replace(b'"logprobs":null', b'"logprobs":{"content":[{"logprob":NaN}]}') for piece in pieces]
 
 
 def _plain(exchange: Exchange) -> bytes:

@@ -218,9 +218,7 @@ class Connection(asyncio.Protocol):
         self.head(status, JSON, len(body))
         self.raw(body)
 
-    def head(
-        self, status: int, kind: str, length: int | None = None, extra: tuple[tuple[str, str], ...] = ()
-    ) -> None:
+    def head(self, status: int, kind: str, length: int | None = None, extra: tuple[tuple[str, str], ...] = ()) -> None:
         """Status line and headers; without a length the body is chunked."""
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {kind}"]
         lines.append("Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}")

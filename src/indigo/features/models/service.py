@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from indigo.backends.sql.database import Database
 from indigo.features.models import providers_file
@@ -105,6 +104,14 @@ class Models:
         await self._apply()
         await self._record_if_possible()
         self._health.start_due()
+
+    async def probe_now(self) -> None:
+        """Look at every endpoint without waiting for its turn: an engine has just come up, say."""
+        await self._health.check_all()
+
+    def ids(self) -> list[str]:
+        """Of every model, whether or not it can be asked now."""
+        return [entry.id for entry in self._table.entries()]
 
     def created(self, model: str) -> int:
         """When a model of that id was first offered, in Unix seconds."""

@@ -125,8 +125,7 @@ def _keys() -> None:
         sa.Column("revoked_at", sa.Float(precision=53), nullable=True),
         sa.Column("last_used_at", sa.Float(precision=53), nullable=True),
         sa.CheckConstraint(
-            "kind IN ('project', 'admin', 'organization', 'service', 'ephemeral')",
-            name=op.f("ck_api_keys_kind"),
+            "kind IN ('project', 'admin', 'organization', 'service', 'ephemeral')", name=op.f("ck_api_keys_kind")
         ),
         sa.ForeignKeyConstraint(["org_id"], ["organizations.id"], name="fk_api_keys_org_id"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_api_keys_project_id"),
