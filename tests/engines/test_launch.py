@@ -137,9 +137,7 @@ async def test_the_mock_is_offered_on_a_socket(tmp_path: Path) -> None:
     async with launched(tmp_path, engine="mock") as engines:
         [offer] = engines.offers
         assert "mock-fault-500" in {model.id for model in offer.models}
-        status, body = await ask(
-            offer.base_url, "/v1/chat/completions", {"model": "mock", "messages": MESSAGES}
-        )
+        status, body = await ask(offer.base_url, "/v1/chat/completions", {"model": "mock", "messages": MESSAGES})
         assert status == 200
         assert body["choices"][0]["message"]["content"].startswith("Hello")
 
