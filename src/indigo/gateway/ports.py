@@ -42,6 +42,8 @@ class Target(msgspec.Struct, frozen=True):
     endpoint: Endpoint
     served_name: str
     weight: int = 1
+    tier: int = 0
+    """Targets of a higher tier are asked only when none of a lower one is available."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True):
