@@ -61,9 +61,7 @@ def parse_address(base_url: str) -> Address:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{base_url!r} is not an http://, https:// or unix:/ address")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError(
-            f"{base_url!r} must not carry a user, query or fragment; credentials belong in headers"
-        )
+        raise ValueError(f"{base_url!r} must not carry a user, query or fragment; credentials belong in headers")
     tls = parts.scheme == "https"
     return Address(
         host=parts.hostname,
