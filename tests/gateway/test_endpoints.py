@@ -94,6 +94,17 @@ def test_a_probe_closes_the_breaker_as_soon_as_it_answers_not_when_its_stream_en
     assert it.in_flight == 1
 
 
+@pytest.mark.threat("F18")
+def test_an_endpoint_that_breaks_off_every_stream_opens_the_breaker() -> None:
+    it = endpoint()
+    for _ in range(FAILURES_TO_OPEN):
+        assert it.available(NOW)
+        stream = it.begin(NOW)
+        it.answered(stream, NOW)
+        it.failed(stream, NOW)
+    assert not it.available(NOW)
+
+
 def test_a_probe_that_hangs_does_not_hold_the_endpoint_back_for_ever() -> None:
     it = broken()
     later = NOW + OPEN_SECONDS

@@ -148,9 +148,7 @@ async def _one_of_each(url: str) -> None:
 
 def _starter(url: str) -> subprocess.Popen[str]:
     """A process that has imported everything and waits for `_go`."""
-    process = subprocess.Popen(
-        [sys.executable, STARTER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, STARTER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

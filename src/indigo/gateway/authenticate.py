@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from indigo.kernel import api_keys
 from indigo.kernel.errors import InvalidRequest, Unauthorized
 
+OTHER_HEADERS = frozenset((b"x-api-key", b"api-key"))
 HOW = "Send your API key as 'Authorization: Bearer sk-…'."
 
 
@@ -20,6 +23,15 @@ def credential(authorization: bytes | None, other: bytes | None) -> bytes:
     if other is not None and other.strip() != token:
         raise InvalidRequest("Two different credentials were sent; send one.", code="ambiguous_credentials")
     return token
+
+
+def credential_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """`credential` for headers that `framing.read_head` has not sorted. Names are lower case."""
+    authorization = [value for name, value in headers if name == b"authorization"]
+    others = [value for name, value in headers if name in OTHER_HEADERS]
+    if len(authorization) > 1:
+        raise Unauthorized(f"More than one Authorization header. {HOW}", code="ambiguous_credentials")
+    return credential(authorization[0] if authorization else None, others[0] if others else None)
 
 
 def check_format(token: bytes) -> None:

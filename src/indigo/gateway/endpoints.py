@@ -144,18 +144,20 @@ class Endpoint:
         return self._generation
 
     def answered(self, begun: int, now: float) -> None:
-        """It answered well, though the request may still run: a probe closes the breaker. May be left out."""
-        if begun != self._generation:
-            return
-        self._failures = 0
-        if self._open_until:
+        """It has begun to answer well, the request still runs: a probe closes the breaker. May be left out.
+
+        Failures stay counted until a request ends well, so that one that breaks off every stream is noticed.
+        """
+        if self._open_until and begun == self._generation:
             self._open_until = self._probe_until = 0.0
             self._open_for = OPEN_SECONDS
             self._reclosed_at = now
 
     def succeeded(self, begun: int, now: float) -> None:
         self.in_flight -= 1
-        self.answered(begun, now)
+        if begun == self._generation:
+            self._failures = 0
+            self.answered(begun, now)
 
     def failed(self, begun: int, now: float, retry_after: float | None = None) -> None:
         """It did not answer, or with a 5xx or 429. `retry_after` seconds, where it said so, are respected."""

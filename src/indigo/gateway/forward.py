@@ -100,7 +100,7 @@ class Forwarder:
     ) -> Call:
         endpoint = target.endpoint
         payload = request.payload(entry, target)
-        begun = endpoint.begin(now)
+        begun = run.begun = endpoint.begin(now)
         try:
             call = await self._exchange(request, run, endpoint, payload, deadline)
             if call.status == 200:
@@ -118,7 +118,6 @@ class Forwarder:
             endpoint.released(begun)
             raise
         if call.streaming:
-            call.begun = begun
             endpoint.answered(begun, call.last_data)
         else:
             endpoint.succeeded(begun, call.last_data or now)
@@ -167,13 +166,13 @@ class Forwarder:
         endpoint = run.target.endpoint
         if ok:
             call.let_go()  # the sweeper forgets it once the transfer has ended too
-            endpoint.succeeded(call.begun, call.last_data)
+            endpoint.succeeded(run.begun, call.last_data)
             return
         self._sweeper.discard(call)
         if ok is None:
-            endpoint.released(call.begun)
+            endpoint.released(run.begun)
         else:
-            endpoint.failed(call.begun, self._loop.time())
+            endpoint.failed(run.begun, self._loop.time())
 
     def _pool(self, endpoint: Endpoint) -> Pool:
         if endpoint.pool is None:

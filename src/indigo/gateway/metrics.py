@@ -16,14 +16,23 @@ BUCKETS_US = (
 class Series:
     """Everything counted for one (operation, model)."""
 
-    __slots__ = ("cached", "completion", "first_byte", "latency", "latency_sum_us", "outcomes", "prompt")
+    __slots__ = (
+        "cached",
+        "completion",
+        "first_byte",
+        "first_byte_sum_us",
+        "latency",
+        "latency_sum_us",
+        "outcomes",
+        "prompt",
+    )
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {}
         self.prompt = self.completion = self.cached = 0
         self.latency = [0] * (len(BUCKETS_US) + 1)
         self.first_byte = [0] * (len(BUCKETS_US) + 1)
-        self.latency_sum_us = 0
+        self.latency_sum_us = self.first_byte_sum_us = 0
 
 
 class Metrics:
@@ -46,6 +55,7 @@ class Metrics:
         series.latency[bisect_left(BUCKETS_US, latency_us)] += 1
         series.first_byte[bisect_left(BUCKETS_US, first_us)] += 1
         series.latency_sum_us += latency_us
+        series.first_byte_sum_us += first_us
 
     def not_admitted(self, operation: str, status: int) -> None:
         self.refused[operation, status] = self.refused.get((operation, status), 0) + 1

@@ -61,6 +61,7 @@ class Run:
         "_started_at",
         "_stream",
         "attempts",
+        "begun",
         "closed",
         "first_byte",
         "id",
@@ -91,6 +92,8 @@ class Run:
         self.relay: Relay | None = None
         self.target: Target | None = None
         self.attempts = 0
+        self.begun = 0
+        """What the endpoint's `begin` gave for the attempt under way."""
         self.first_byte = 0.0
         self.journalled = 0
 

@@ -44,6 +44,10 @@ class Sweeper:
     def watch_pool(self, pool: Sweepable) -> None:
         self._pools.append(pool)
 
+    def forget_pool(self, pool: Sweepable) -> None:
+        if pool in self._pools:
+            self._pools.remove(pool)
+
     def also(self, call: Callable[[float], None]) -> None:
         """Have `call` called at every sweep."""
         self._also.append(call)

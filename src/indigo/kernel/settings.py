@@ -134,7 +134,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     for field in fields():
         given = overrides.pop(field.name, None)
         if given is not None:
-            values[field.name] = given
+            values[field.name] = type(field.default)(given)
             continue
         for name in (field.metadata["env"], *field.metadata["aliases"]):
             if environ.get(name):

@@ -4,15 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.features.models.upstream import serving
 
 from indigo.features.models.catalog import EndpointSpec
 from indigo.features.models.discovery import Discovery, DiscoveryFailed, Kubernetes, dns
 from indigo.gateway.endpoints import parse_address
+from tests.features.models.upstream import serving
 
-SLICES = (
-    "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{}"
-)
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3D{}"
 SPEC = EndpointSpec("http://vllm.models.svc:8000/v1", discover="kubernetes")
 
 
@@ -35,9 +33,7 @@ def account(tmp_path: Path) -> Path:
 async def test_the_ready_pods_of_a_kubernetes_service_are_its_endpoints(account: Path) -> None:
     async with serving() as api:
         api.answers[SLICES.format("models", "vllm")] = slices("10.0.0.2", "10.0.0.1")
-        found = await Kubernetes(f"http://127.0.0.1:{api.port}", account).addresses(
-            parse_address(SPEC.base_url)
-        )
+        found = await Kubernetes(f"http://127.0.0.1:{api.port}", account).addresses(parse_address(SPEC.base_url))
     assert [(one.ip, one.port, one.host) for one in found] == [
         ("10.0.0.1", 9000, "vllm.models.svc"),
         ("10.0.0.2", 9000, "vllm.models.svc"),
@@ -49,9 +45,7 @@ async def test_the_ready_pods_of_a_kubernetes_service_are_its_endpoints(account:
 async def test_a_bare_service_name_means_the_pods_own_namespace(account: Path) -> None:
     async with serving() as api:
         api.answers[SLICES.format("own", "vllm")] = slices("10.0.0.1", ports=(("metrics", 1), ("x", 8000)))
-        found = await Kubernetes(f"http://127.0.0.1:{api.port}", account).addresses(
-            parse_address("http://vllm:8000")
-        )
+        found = await Kubernetes(f"http://127.0.0.1:{api.port}", account).addresses(parse_address("http://vllm:8000"))
     assert {one.port for one in found} == {8000}
 
 

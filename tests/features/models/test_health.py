@@ -5,8 +5,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.features.models.upstream import Upstream, serving
-from tests.support.waiting import until
 
 from indigo.features.models.catalog import Catalog, EndpointSpec, ModelSpec, ProviderSpec
 from indigo.features.models.health import AT_ONCE, Checked, HealthProbes
@@ -15,6 +13,8 @@ from indigo.features.models.routing_table import RoutingTable
 from indigo.gateway.endpoints import Endpoint
 from indigo.kernel.clock import SystemClock
 from indigo.kernel.tasks import Tasks
+from tests.features.models.upstream import Upstream, serving
+from tests.support.waiting import until
 
 
 class Watched:

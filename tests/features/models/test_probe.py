@@ -5,10 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.features.models.upstream import Upstream, serving
 
 from indigo.features.models.probe import HttpProbe, ProbeFailed
 from indigo.gateway.endpoints import Endpoint, parse_address
+from tests.features.models.upstream import Upstream, serving
 
 HEADERS = (("Authorization", "Bearer s3cret"),)
 

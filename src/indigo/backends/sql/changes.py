@@ -30,9 +30,7 @@ async def bump(session: AsyncSession, topic: str) -> None:
     await session.execute(
         insert(session, ChangeCounter)
         .values(topic=topic, counter=1)
-        .on_conflict_do_update(
-            index_elements=[ChangeCounter.topic], set_={"counter": ChangeCounter.counter + 1}
-        )
+        .on_conflict_do_update(index_elements=[ChangeCounter.topic], set_={"counter": ChangeCounter.counter + 1})
     )
 
 

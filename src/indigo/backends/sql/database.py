@@ -40,9 +40,7 @@ class Statements:
 class Database:
     """See the module. Made by `Database.open`, ended by `close`."""
 
-    def __init__(
-        self, url: str, dialect: str, location: str, writer: AsyncEngine, reader: AsyncEngine
-    ) -> None:
+    def __init__(self, url: str, dialect: str, location: str, writer: AsyncEngine, reader: AsyncEngine) -> None:
         self._url = url
         self.dialect = dialect
         self.location = location
@@ -104,9 +102,7 @@ class Database:
             return
         engine = postgresql.patient_engine(self._url)
         try:
-            async with _unit_of_work(
-                async_sessionmaker(engine, expire_on_commit=False), self._tell
-            ) as session:
+            async with _unit_of_work(async_sessionmaker(engine, expire_on_commit=False), self._tell) as session:
                 await session.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
                 yield session
         finally:
@@ -136,9 +132,7 @@ class Database:
 
 
 @asynccontextmanager
-async def _unit_of_work(
-    sessions: Sessions, tell: Callable[[Iterable[str]], None]
-) -> AsyncGenerator[AsyncSession]:
+async def _unit_of_work(sessions: Sessions, tell: Callable[[Iterable[str]], None]) -> AsyncGenerator[AsyncSession]:
     session = sessions()
     try:
         await _begin(session)

@@ -55,7 +55,7 @@ async def locked(path: str) -> AsyncGenerator[None]:
     """One process at a time; the kernel lets go when its holder dies."""
     file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while not _try_lock(file):
+        while not _try_lock(file):  # noqa: ASYNC110 - another process holds it, no event tells
             await asyncio.sleep(0.02)
         yield
     finally:

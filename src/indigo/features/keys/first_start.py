@@ -42,9 +42,7 @@ async def first_start(
         project_key = await keys.create(
             session, scope, kind="project", name="First project key", project_id=made.project_id
         )
-        admin_key = await keys.create(
-            session, scope, kind="admin", name="First admin key", user_id=made.user_id
-        )
+        admin_key = await keys.create(session, scope, kind="admin", name="First admin key", user_id=made.user_id)
     return FirstStart(
         org_id=made.org_id,
         project_id=made.project_id,

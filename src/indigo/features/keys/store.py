@@ -64,9 +64,7 @@ async def add(session: AsyncSession, scope: OrgScope, row: ApiKey) -> None:
 
 async def listed(session: AsyncSession, scope: OrgScope) -> list[ApiKey]:
     """Newest first, the revoked ones too."""
-    statement = (
-        select(ApiKey).where(ApiKey.org_id == scope.org_id).order_by(ApiKey.created_at.desc(), ApiKey.id)
-    )
+    statement = select(ApiKey).where(ApiKey.org_id == scope.org_id).order_by(ApiKey.created_at.desc(), ApiKey.id)
     return list(await session.scalars(statement))
 
 

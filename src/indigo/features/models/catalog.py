@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -121,7 +121,7 @@ class Offer(Protocol):
     @property
     def base_url(self) -> str: ...
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Mapping[str, str]: ...
     @property
     def models(self) -> Sequence[OfferedModel]: ...
 
@@ -129,7 +129,7 @@ class Offer(Protocol):
 def from_offer(offer: Offer) -> ProviderSpec:
     return ProviderSpec(
         name=offer.name,
-        endpoints=(EndpointSpec(base_url=offer.base_url, headers=tuple(offer.headers)),),
+        endpoints=(EndpointSpec(base_url=offer.base_url, headers=tuple(offer.headers.items())),),
         models=tuple(
             ModelSpec(
                 id=model.id,

@@ -116,9 +116,7 @@ async def dns(service: Address) -> tuple[Address, ...]:
     """One address for each A and AAAA record of the host. Raises DiscoveryFailed."""
     try:
         async with asyncio.timeout(TIMEOUT):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                service.host, service.port, type=socket.SOCK_STREAM
-            )
+            found = await asyncio.get_running_loop().getaddrinfo(service.host, service.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = "no answer" if isinstance(error, TimeoutError) else error
         raise DiscoveryFailed(f"{service.host}: {reason}") from error

@@ -115,9 +115,7 @@ class _Reader:
             self._doc.fail(fields["kind"], f"kind {kind!r} is not known; it may be {', '.join(KINDS)}")
         headers, written = self._headers(fields.get("headers"))
         what = f"provider {name!r}"
-        models = tuple(
-            self._model(item, headers, what) for item in self._doc.items(fields.get("models"), "models")
-        )
+        models = tuple(self._model(item, headers, what) for item in self._doc.items(fields.get("models"), "models"))
         if (twice := _first_twice([model.id for model in models])) is not None:
             self._doc.fail(fields["models"], f"{what} has two models with the id {twice!r}")
         endpoints = self._provider_endpoints(fields, node, what, headers, models)
@@ -141,9 +139,7 @@ class _Reader:
             return (self._endpoint(fields, node, headers),)
         for key in ("weight", "discover"):
             if key in fields:
-                self._doc.fail(
-                    fields[key], f"{key} of {what} belongs to a base_url or to an entry of endpoints"
-                )
+                self._doc.fail(fields[key], f"{key} of {what} belongs to a base_url or to an entry of endpoints")
         endpoints = self._endpoints(fields, headers)
         if not endpoints and not (models and all(model.endpoints for model in models)):
             self._doc.fail(node, f"{what} needs a base_url or endpoints")
@@ -209,9 +205,7 @@ class _Reader:
         single = fields.get("single_tool_choice")
         return ModelSpec(
             id=id,
-            served_name=self._doc.text(fields["served_name"], "served_name")
-            if "served_name" in fields
-            else id,
+            served_name=self._doc.text(fields["served_name"], "served_name") if "served_name" in fields else id,
             operations=self._operations(fields, DEFAULT_OPERATIONS),
             endpoints=self._endpoints(fields, headers),
             aliases=self._names(fields.get("aliases"), id, "alias"),

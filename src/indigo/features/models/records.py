@@ -109,9 +109,7 @@ class Records:
         models_gone = [
             row.id
             for (provider_id, model), row in (await store.models(session)).items()
-            if row.enabled
-            and names[provider_id] not in listing
-            and model not in offered.get(names[provider_id], {})
+            if row.enabled and names[provider_id] not in listing and model not in offered.get(names[provider_id], {})
         ]
         now = self._clock.now()
         if providers_gone:

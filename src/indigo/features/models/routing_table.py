@@ -96,9 +96,7 @@ class RoutingTable:
 
     def _rebuild(self) -> None:
         keys = {
-            (provider.name, spec): [
-                (provider.name, address, spec.headers) for address in self._addresses(spec)
-            ]
+            (provider.name, spec): [(provider.name, address, spec.headers) for address in self._addresses(spec)]
             for provider in self._catalog.enabled()
             for spec in provider.all_endpoints()
         }
@@ -107,13 +105,10 @@ class RoutingTable:
         offered: list[Offered] = []
         for provider in self._catalog.enabled():
             placed = {
-                spec: tuple(endpoints[key] for key in keys[provider.name, spec])
-                for spec in provider.all_endpoints()
+                spec: tuple(endpoints[key] for key in keys[provider.name, spec]) for spec in provider.all_endpoints()
             }
             for spec, found in placed.items():
-                listing.update(
-                    (endpoint, provider.lists and spec in provider.endpoints) for endpoint in found
-                )
+                listing.update((endpoint, provider.lists and spec in provider.endpoints) for endpoint in found)
             offered.extend(self._offered(provider, placed))
         gone = [endpoint for key, endpoint in self._endpoints.items() if key not in endpoints]
         self._endpoints, self._listing = endpoints, listing
@@ -141,9 +136,7 @@ class RoutingTable:
             endpoints[key] = Endpoint(id=id, provider=provider, address=address, headers=headers)
         return endpoints
 
-    def _offered(
-        self, provider: ProviderSpec, placed: Mapping[EndpointSpec, tuple[Endpoint, ...]]
-    ) -> list[Offered]:
+    def _offered(self, provider: ProviderSpec, placed: Mapping[EndpointSpec, tuple[Endpoint, ...]]) -> list[Offered]:
         offered = [
             Offered(provider, model, _targets(provider.endpoints_of(model), placed, model.served_name))
             for model in provider.models
@@ -158,13 +151,9 @@ class RoutingTable:
                 found.setdefault(id, context_length)
                 serving.setdefault(id, set()).add(endpoint)
         for id, context_length in found.items():
-            model = ModelSpec(
-                id=id, served_name=id, operations=provider.operations, context_length=context_length
-            )
+            model = ModelSpec(id=id, served_name=id, operations=provider.operations, context_length=context_length)
             targets = _targets(provider.endpoints, placed, id)
-            offered.append(
-                Offered(provider, model, tuple(one for one in targets if one.endpoint in serving[id]))
-            )
+            offered.append(Offered(provider, model, tuple(one for one in targets if one.endpoint in serving[id])))
         return offered
 
 

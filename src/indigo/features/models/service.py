@@ -10,7 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from indigo.backends.sql.database import Database
 from indigo.features.models import providers_file
@@ -23,7 +22,7 @@ from indigo.features.models.routing_table import RoutingTable
 from indigo.features.models.status import EndpointStatus, Status
 from indigo.features.models.watch import FollowedFile
 from indigo.kernel.clock import Clock
-from indigo.kernel.errors import NotFound, Unavailable
+from indigo.kernel.errors import Unavailable
 from indigo.kernel.tasks import Tasks
 
 log = logging.getLogger("indigo.models")
@@ -106,23 +105,17 @@ class Models:
         await self._record_if_possible()
         self._health.start_due()
 
-    def listed(self, allowed: frozenset[str] | None = None) -> list[dict[str, Any]]:
-        """The data of `GET /v1/models` for a credential that may use the models of `allowed` (None: all)."""
-        return [
-            self._object(entry.id)
-            for entry in self._table.entries()
-            if allowed is None or entry.id in allowed
-        ]
+    async def probe_now(self) -> None:
+        """Look at every endpoint without waiting for its turn: an engine has just come up, say."""
+        await self._health.check_all()
 
-    def described(self, model: str, allowed: frozenset[str] | None = None) -> dict[str, Any]:
-        """The answer to `GET /v1/models/{id}`, by id or alias.
+    def ids(self) -> list[str]:
+        """Of every model, whether or not it can be asked now."""
+        return [entry.id for entry in self._table.entries()]
 
-        Raises NotFound, also for a model that the credential may not use.
-        """
-        entry = self._table.entry(model)
-        if entry is None or (allowed is not None and entry.id not in allowed):
-            raise NotFound(f"The model {model!r} does not exist.", code="model_not_found", param="model")
-        return self._object(entry.id)
+    def created(self, model: str) -> int:
+        """When a model of that id was first offered, in Unix seconds."""
+        return int(self._records.created(model))
 
     def ready(self) -> bool:
         """Whether any model could be asked now."""
@@ -147,10 +140,6 @@ class Models:
             discovery_errors=dict(self._discovery.errors),
         )
 
-    def _object(self, id: str) -> dict[str, Any]:
-        created = int(self._records.created(id))
-        return {"id": id, "object": "model", "created": created, "owned_by": self._table.owner(id)}
-
     def _parse(self, text: str) -> Catalog:
         others = (*self._standing, *self._offers)
         known = frozenset(model.id for provider in others for model in provider.models)
@@ -163,9 +152,7 @@ class Models:
         """Route by file, standing providers and offers as they are now, names looked up anew."""
         async with self._turn:
             catalog = self._read.with_offers((*self._standing, *self._offers))
-            specs = {
-                spec for provider in catalog.enabled() for spec in provider.all_endpoints() if spec.discover
-            }
+            specs = {spec for provider in catalog.enabled() for spec in provider.all_endpoints() if spec.discover}
             found_anew = await self._discovery.refresh(specs)
             if found_anew or catalog != self._catalog:
                 self._catalog = catalog

@@ -39,9 +39,7 @@ async def put_provider(session: AsyncSession, values: Mapping[str, Any]) -> str:
 
 async def put_model(session: AsyncSession, values: Mapping[str, Any]) -> None:
     """Insert, or update but for `id` and `created_at`."""
-    changed = {
-        key: value for key, value in values.items() if key not in ("id", "provider_id", "name", "created_at")
-    }
+    changed = {key: value for key, value in values.items() if key not in ("id", "provider_id", "name", "created_at")}
     await session.execute(
         insert(session, ModelRow)
         .values(**values)
@@ -67,7 +65,5 @@ async def put_endpoint(session: AsyncSession, provider: str, values: Mapping[str
     await session.execute(
         insert(session, ModelEndpointRow)
         .values(provider_id=provider_id, **values)
-        .on_conflict_do_update(
-            index_elements=[ModelEndpointRow.provider_id, ModelEndpointRow.url], set_=changed
-        )
+        .on_conflict_do_update(index_elements=[ModelEndpointRow.provider_id, ModelEndpointRow.url], set_=changed)
     )

@@ -20,9 +20,7 @@ async def add(session: AsyncSession, *rows: Base) -> None:
 
 async def claim(session: AsyncSession, installation: Installation) -> bool:
     """Whether this unit of work is the first ever; on PostgreSQL it waits for a rival's end."""
-    values = {
-        column.key: getattr(installation, column.key) for column in Installation.__mapper__.column_attrs
-    }
+    values = {column.key: getattr(installation, column.key) for column in Installation.__mapper__.column_attrs}
     result = await session.execute(insert(session, Installation).values(values).on_conflict_do_nothing())
     return isinstance(result, CursorResult) and result.rowcount == 1
 

@@ -1,4 +1,4 @@
-"""Delivers the journals that dead processes left: what they had closed, and what they had open as interrupted.
+"""Delivers the journals that dead processes left: what was closed, and what was open as interrupted.
 
 Any process may do it, at its start and from time to time; a folder's lock lets one do it at a time. Being
 killed on the way is harmless: the next one starts the folder over, and every event is stored once.
@@ -52,9 +52,7 @@ class Recovery:
         left = [records.interrupted(admission, progress) for admission, progress in opened.values()]
         for start in range(0, len(left), BATCH):
             await self._delivery.deliver(left[start : start + BATCH])
-        log.info(
-            "took over the usage journal %s: %d requests were interrupted", orphan.folder.name, len(left)
-        )
+        log.info("took over the usage journal %s: %d requests were interrupted", orphan.folder.name, len(left))
 
     def _read(
         self, payload: bytes, intact: bool, done: bool, opened: dict[str, tuple[Admission, Progress | None]]

@@ -60,7 +60,6 @@ class Call:
         "_stream",
         "_time",
         "answered",
-        "begun",
         "connection",
         "content_type",
         "deadline",
@@ -81,8 +80,6 @@ class Call:
         self._time = loop.time
         self.connection = connection
         self.relay = relay
-        self.begun = 0
-        """The endpoint's number for this request: see `Endpoint.begin`."""
         self.deadline = deadline
         self.idle_seconds = idle_seconds
         self.last_data = 0.0

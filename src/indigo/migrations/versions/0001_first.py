@@ -162,9 +162,7 @@ def _models() -> None:
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.Float(precision=53), nullable=False),
         sa.Column("updated_at", sa.Float(precision=53), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["provider_id"], ["providers.id"], name="fk_models_provider_id", ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["provider_id"], ["providers.id"], name="fk_models_provider_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_models"),
         sa.UniqueConstraint("provider_id", "name", name="uq_models_provider_id_name"),
     )
@@ -213,12 +211,8 @@ def _usage() -> None:
         sa.Column("attempts", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_usage_events"),
     )
-    op.create_index(
-        "ix_usage_events_key_id_started_at", "usage_events", ["key_id", "started_at"], unique=False
-    )
-    op.create_index(
-        "ix_usage_events_org_id_started_at", "usage_events", ["org_id", "started_at"], unique=False
-    )
+    op.create_index("ix_usage_events_key_id_started_at", "usage_events", ["key_id", "started_at"], unique=False)
+    op.create_index("ix_usage_events_org_id_started_at", "usage_events", ["org_id", "started_at"], unique=False)
 
 
 def _changes() -> None:
