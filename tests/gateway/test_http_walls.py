@@ -14,7 +14,7 @@ from indigo.kernel import api_keys
 from tests.support.ports import KEY, World
 from tests.support.raw import CHAT, ask, chat, connected, request
 from tests.support.waiting import until
-from tests.support.wall import Wall
+from tests.support.wall import DONE, EVENTS, Wall, answer, stream, whole
 
 OK = request()
 CHUNKED = "transfer-encoding: chunked\r\n"
@@ -85,12 +85,24 @@ async def test_trailers_change_nothing_and_extensions_are_ignored() -> None:
     world = World()
     async with Wall().serving() as wall, world.serving():
         world.model("m", wall.url)
-        body = HEX + b";a=b\r\n" + BODY + b"\r\n0\r\nauthorization: Bearer x\r\ncontent-length: 3\r\n\r\n"
+        body = HEX + b";a=b\r\n" + BODY + b"\r\n0\r\nauthorization: Bearer x\r\nx-a: b\r\n\r\n"
         async with connected(world.port) as socket:
             socket.send(request(body, framing=CHUNKED) + OK)
             assert (await socket.answer()).status == 200
             assert wall.received[0].body == BODY
-            await socket.answer()
+            assert (await socket.answer()).status == 200
+
+
+@pytest.mark.threat("T87", "T88")
+async def test_trailers_and_chunk_extensions_without_end_are_cut_off() -> None:
+    world = World(max_body=100_000)
+    async with Wall().serving() as wall, world.serving():
+        world.model("m", wall.url)
+        for rest in (HEX + b"\r\n" + BODY + b"\r\n0\r\nx-a: ", b"5;a="):
+            async with connected(world.port) as socket:
+                socket.send(request(rest, framing=CHUNKED) + b"b" * 600_000)
+                assert (await socket.answer()).status in (400, 413)
+        assert wall.received == []
 
 
 @pytest.mark.threat("T88")
@@ -272,19 +284,27 @@ async def test_any_other_method_is_a_405_that_says_which_one_to_use() -> None:
         assert len(wall.received) == 1
 
 
+HOSTS = [b"x", b"a/?x=", b"localhost:4000/#@x", b"x/v1/chat/completions"]
+HEAD = b"".join([
+    b"POST %b HTTP/1.1\r\nhost: %b\r\nx-original-url: /v1/chat/completions\r\nx-rewrite-url: /v1/chat/completions\r\n",
+    b"x-http-method-override: POST\r\ncontent-length: 2\r\n\r\n{}",
+])  # fmt: skip
+
+
+INSERTED = b"/ // . .. /./ /../ %2e %2F %00 ;a=b ? ?x=/ # \\ @ : %63 \xc3\xa9 * & = %20 + ~".split()
+BEFORE = b"http://x http://a@x //x /.. /v1/.. https://x:1 localhost:1/#@".split()
+AFTER = b"/ . /x .css ; %20 /..;/ /.. ?stream=true %0a".split()
+
+
 def mutated(line: bytes, rng: random.Random) -> bytes:
-    target = line
     for _ in range(rng.randint(1, 3)):
-        place = rng.randrange(len(target) + 1)
-        target = rng.choice([
-            lambda t, p: t[:p] + rng.choice([b"/", b"//", b".", b"..", b"/./", b"/../", b"%2e", b"%2F", b"%00", b";a=b", b"?", b"?x=/",
-                                              b"#", b"\\", b"@", b":", b"%63", b"\xc3\xa9", b"*", b"&", b"=", b"%20", b"+", b"~"]) + t[p:],
-            lambda t, p: t[:p] + t[p + 1 :],
-            lambda t, p: t[:p] + t[p : p + 1].swapcase() + t[p + 1 :],
-            lambda t, p: rng.choice([b"http://x", b"http://a@x", b"//x", b"/..", b"/v1/..", b"https://x:1", b"localhost:1/#@"]) + t,
-            lambda t, p: t + rng.choice([b"/", b".", b"/x", b".css", b";", b"%20", b"/..;/", b"/..", b"?stream=true", b"%0a"]),
-        ])(target, place)  # fmt: skip
-    return target or b"/"
+        place = rng.randrange(len(line) + 1)
+        before, after = line[:place], line[place:]
+        line = rng.choice([
+            before + rng.choice(INSERTED) + after, before + after[1:], before + after[:1].swapcase() + after[1:],
+            rng.choice(BEFORE) + line, line + rng.choice(AFTER),
+        ])  # fmt: skip
+    return line or b"/"
 
 
 @pytest.mark.threat("T3")
@@ -303,32 +323,30 @@ async def test_only_the_exact_path_reaches_a_model_whatever_is_done_to_the_reque
     exact = set(paths)
     refused = 0
     async with Wall().serving() as wall, world.serving():
-        for _ in range(200):
-            lines = [mutated(rng.choice(paths), rng) for _ in range(100)]
+        lines = [mutated(rng.choice(paths), rng) for _ in range(20_000)]
+        place, size = 0, 100
+        while place < len(lines):
+            batch = lines[place : place + size]
+            size = 100
             async with connected(world.port) as socket:
-                sent = b"".join(
-                    b"POST %b HTTP/1.1\r\nhost: %b\r\nx-original-url: %b\r\nx-rewrite-url: %b\r\ncontent-length: 2\r\n\r\n{}"
-                    % (
-                        line,
-                        rng.choice([b"x", b"a/?x=", b"localhost:4000/#@x", b"x" + CHAT.encode()]),
-                        paths[0],
-                        paths[0],
-                    )
-                    for line in lines
-                )
-                socket.send(sent)
-                for line in lines:
+                socket.send(b"".join(HEAD % (line, rng.choice(HOSTS)) for line in batch))
+                for line in batch:
                     try:
                         got = await socket.answer()
-                    except EOFError:
+                    except EOFError:  # an answer before was still under way when a bad line came: alone, then
+                        assert len(batch) > 1, line
+                        size = 1
                         break
+                    place += 1
                     hot = line.partition(b"?")[0] in exact
-                    assert (got.status == 401) is hot, line  # no key was sent: the hot path asks for one
+                    assert got.status in ((401, 400) if hot else (404, 400, 414)), line  # no key: a hot path is a 401
                     refused += not hot
+                    if got.headers.get("connection") == "close":
+                        break
         assert wall.received == []
         assert world.grants.finds == 0
-    assert len(reached) > 1_000
-    assert refused > 2_000
+    assert len(reached) > 10_000
+    assert refused > 15_000
 
 
 @pytest.mark.threat("T93")
@@ -352,8 +370,6 @@ async def test_a_request_id_is_taken_over_only_if_it_is_plain() -> None:
 async def test_nothing_a_client_or_endpoint_says_becomes_a_header() -> None:
     world = World()
     evil = "x\r\nset-cookie: a=b\r\n\r\nHTTP/1.1 200 OK"
-    from tests.support.wall import whole
-
     async with Wall().serving() as wall, world.serving():
         world.model("m", wall.url)
         got = await ask(world.port, chat(model=evil))
@@ -371,8 +387,8 @@ async def test_nothing_a_client_or_endpoint_says_becomes_a_header() -> None:
 async def test_what_the_client_sends_beside_the_body_stays_here() -> None:
     world = World()
     hops = (
-        "connection: authorization, x-request-id, content-length\r\ncookie: session=secret\r\nx-forwarded-for: 1.2.3.4\r\n"
-        f"x-api-key: {KEY}\r\nproxy-authorization: Basic eDp5\r\nx-custom: secret\r\nhost2: y\r\nte: trailers\r\n"
+        "connection: authorization, x-request-id, content-length\r\ncookie: session=secret\r\n"
+        f"x-forwarded-for: 1.2.3.4\r\nx-api-key: {KEY}\r\nproxy-authorization: Basic eDp5\r\nx-custom: secret\r\nte: x\r\n"
     )
     async with Wall().serving() as wall, world.serving():
         world.model("m", wall.url, headers=(("authorization", "Bearer upstream-key"),))
@@ -380,7 +396,8 @@ async def test_what_the_client_sends_beside_the_body_stays_here() -> None:
         sent = wall.received[0].headers
         assert sent["authorization"] == "Bearer upstream-key"
         assert set(sent) == {
-            "host", "content-type", "accept", "accept-encoding", "user-agent", "x-request-id", "authorization", "content-length",
+            "host", "content-type", "accept", "accept-encoding", "user-agent", "x-request-id", "authorization",
+            "content-length",
         }  # fmt: skip
         assert "secret" not in str(wall.received)
         assert KEY not in str(wall.received)
@@ -389,8 +406,6 @@ async def test_what_the_client_sends_beside_the_body_stays_here() -> None:
 @pytest.mark.threat("T98")
 async def test_no_answer_may_be_cached() -> None:
     world = World()
-    from tests.support.wall import stream
-
     async with Wall().serving() as wall, world.serving():
         world.model("m", wall.url)
         for body in (chat(), b"{", chat(model="no")):
@@ -442,8 +457,6 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_still_read() -> None:
 
 
 async def test_http_1_0_is_answered_and_streamed_to_until_the_close() -> None:
-    from tests.support.wall import DONE, EVENTS, stream
-
     world = World()
     async with Wall().serving() as wall, world.serving():
         world.model("m", wall.url)
@@ -460,8 +473,6 @@ async def test_http_1_0_is_answered_and_streamed_to_until_the_close() -> None:
 
 
 async def test_pipelined_requests_are_answered_in_order_and_many_do_no_harm() -> None:
-    from tests.support.wall import answer, whole
-
     world = World()
     async with Wall(whole(answer("last"))).serving() as wall, world.serving():
         world.model("m", wall.url)

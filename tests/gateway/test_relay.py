@@ -16,8 +16,8 @@ from tests.support.wall import DONE, EVENTS, Wall, answer, chunk, event, head, s
 @pytest.mark.promise("P01")
 async def test_a_body_that_needs_no_change_reaches_the_endpoint_byte_for_byte() -> None:
     world = World()
-    body = b'{ "model" : "m",\t"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:x"}}]}]' \
-        b',"future":{"b":1.50,"a":[1e2,null]} , "logprobs":true,"n":2 }'  # fmt: skip
+    body = b'{ "model" : "m",\t"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"d"}}]' \
+        b'}],"future":{"b":1.50,"a":[1e2,null]} , "logprobs":true,"n":2 }'  # fmt: skip
     async with Wall().serving() as wall, world.serving():
         world.model("m", wall.url)
         got = await ask(world.port, body)
@@ -156,13 +156,15 @@ async def test_a_stream_of_single_bytes_reads_the_same() -> None:
 async def test_text_that_looks_like_events_stays_text() -> None:
     world = World()
     evil = 'a\n\ndata: [DONE]\n\nevent: error\r\n\u2028data: {"error":1}'
-    async with Wall(
-        stream(event(evil), b"event: x\nid: 7\nretry: 1\n" + event("!"), event(finish="stop"), DONE)
-    ).serving() as wall:
-        async with world.serving():
-            world.model("m", wall.url)
-            got = await ask(world.port, chat(stream=True))
-            assert got.text == evil + "!"
-            assert len(got.events) == 4
-            assert b"retry" not in got.body
-            assert b"id: 7" not in got.body
+    async with (
+        Wall(
+            stream(event(evil), b"event: x\nid: 7\nretry: 1\n" + event("!"), event(finish="stop"), DONE)
+        ).serving() as wall,
+        world.serving(),
+    ):
+        world.model("m", wall.url)
+        got = await ask(world.port, chat(stream=True))
+        assert got.text == evil + "!"
+        assert len(got.events) == 4
+        assert b"retry" not in got.body
+        assert b"id: 7" not in got.body

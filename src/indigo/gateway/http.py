@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from indigo.gateway import operations
@@ -49,7 +50,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.gateway = gateway
         self.url = b""
-        self.head_size = 0
+        self.raw_size = 0
         self.reading_since = 0.0
         """When the head or body now being read began; 0 when none is."""
         self.in_head = True
@@ -60,6 +61,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self.lingering = False
         """The last answer is out and our side closed; whatever still comes in is thrown away."""
         self.draining = False
+        self.upgrading = False
+        """What was read last offered to go over to another protocol, which is ignored."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -81,17 +84,40 @@ class GatewayProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.lingering:
             return
-        super().data_received(data)
-        if self.in_head and self.reading_since and not self.transport.is_closing():
-            if self.head_size < 0:
-                self.head_size = 0  # it began somewhere in these bytes
-                return
-            self.head_size += len(data)
-            if self.head_size > MAX_HEAD + MAX_URL:
-                self.reject(HeadTooLarge(f"The headers are larger than {MAX_HEAD} bytes."))
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.reject(InvalidRequest("This is not a valid HTTP/1.1 request.", code="invalid_http"))
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._go_on_without_upgrade(data[upgrade.args[0] :])
+        if self.reading_since:
+            self._count(len(data))
 
-    def send_400_response(self, msg: str) -> None:
-        self.reject(InvalidRequest("This is not a valid HTTP/1.1 request.", code="invalid_http"))
+    def _count(self, size: int) -> None:
+        """Bound what the parser gathers on its own: a head without end, trailers, chunk extensions."""
+        if self.raw_size < 0:
+            self.raw_size = 0  # it began somewhere in these bytes
+            return
+        self.raw_size += size
+        if self.in_head:
+            if self.raw_size > MAX_HEAD + MAX_URL:
+                self.reject(HeadTooLarge(f"The headers are larger than {MAX_HEAD} bytes."))
+        elif type(self.cycle) is Exchange and self.raw_size > 2 * self.gateway.max_body + SLURP:
+            self.reject(TooLarge(f"The body is larger than {self.gateway.max_body} bytes."))
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Read a request as if it had not offered another protocol (RFC 9110 §7.8); its body would be skipped."""
+        if not self.upgrading:
+            return
+        self.upgrading = False
+        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url), b"connection: close"]
+        lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in (b"upgrade", b"connection")]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def reject(self, error: IndigoError) -> None:
         """Answer what cannot be served at all, and close; the bytes that follow mean nothing."""
@@ -134,12 +160,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.in_head = True
-        self.head_size = -1
+        self.raw_size = -1
         if not self.reading_since:
             self.reading_since = self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self.in_head:
+            self.headers.append((name.lower(), value))  # and no trailer: what a header says was decided by then
 
     def on_headers_complete(self) -> None:
         self.in_head = False
@@ -150,6 +177,12 @@ class GatewayProtocol(HttpToolsProtocol):
             head = read_head(self.url, self.headers, version)
         except IndigoError as error:
             self.reject(error)
+            return
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            if head.upgrade:
+                self.upgrading = True
+            else:
+                self.reject(MethodNotAllowed("This is no proxy: CONNECT is not served."))
             return
         operation = HOT.get(self.url)
         if operation is not None:
@@ -171,11 +204,9 @@ class GatewayProtocol(HttpToolsProtocol):
         self.headers.extend(headers)
         self.expect_100_continue = head.expects
         super().on_headers_complete()
-        if head.upgrade:
-            self.cycle.keep_alive = False  # what follows may be in the other protocol
 
     def _divert(self, operation: str, head: Head, version: str, *, stream: bool) -> None:
-        keep_alive = version == "1.1" and not head.upgrade and self.parser.should_keep_alive()
+        keep_alive = version == "1.1" and self.parser.should_keep_alive()
         exchange = self._exchange(operation, head.request_id, keep_alive=keep_alive)
         exchange.stream = stream
         if version != "1.1":
@@ -236,6 +267,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._ready(exchange)
 
     def on_message_complete(self) -> None:
+        if self.upgrading:
+            return
         self.reading_since = 0.0
         exchange = self.cycle
         if type(exchange) is not Exchange:
