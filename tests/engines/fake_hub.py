@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ class FakeHub:
         self.endpoint = ""
 
     @contextmanager
-    def running(self) -> Iterator[FakeHub]:
+    def running(self) -> Generator[FakeHub]:
         hub = self
 
         class Handler(BaseHTTPRequestHandler):

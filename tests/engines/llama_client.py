@@ -6,7 +6,7 @@ import asyncio
 import http.client
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ async def ask(base_url: str, path: str, body: Any = None) -> tuple[int, Any]:
 
 
 @asynccontextmanager
-async def supervised(child: Child, timing: Timing = QUICK) -> AsyncIterator[Supervisor]:
+async def supervised(child: Child, timing: Timing = QUICK) -> AsyncGenerator[Supervisor]:
     tasks = Tasks()
     supervisor = Supervisor(child, tasks, SystemClock(), timing)
     supervisor.start()

@@ -1,4 +1,4 @@
-"""Speaks vLLM's API as far as Indigo uses it. `standin_vllm.py serve MODEL ...`; MODEL may ask for a failure."""
+"""Speaks vLLM's API as far as Indigo uses it: `standin_vllm.py serve MODEL ...`; some MODELs fail."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,12 +32,16 @@ class Handler(BaseHTTPRequestHandler):
             return
         if request["model"] != self.arguments.served_model_name:
             message = f"The model `{request['model']}` does not exist."
-            self._json(404, {"error": {"message": message, "type": "NotFoundError", "param": "model", "code": 404}})
+            self._json(
+                404, {"error": {"message": message, "type": "NotFoundError", "param": "model", "code": 404}}
+            )
             return
         usage = {"prompt_tokens": 20, "total_tokens": 21, "completion_tokens": 1}
-        message = {"role": "assistant", "content": "hi", "tool_calls": []}
+        message: Any = {"role": "assistant", "content": "hi", "tool_calls": []}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "stop_reason": None}
-        self._json(200, {"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], "usage": usage})
+        self._json(
+            200, {"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], "usage": usage}
+        )
 
     def _allowed(self) -> bool:
         if self.headers["Authorization"] == f"Bearer {os.environ['VLLM_API_KEY']}":
@@ -72,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.model == "too/large":
         where = "(EngineCore pid=7) ERROR 11-20 12:00:00 [core.py:700] "
-        sys.exit(f"{where}ValueError: No available memory for the cache blocks.\nRuntimeError: see root cause above.")
+        sys.exit(f"{where}ValueError: No available memory for the cache blocks.\nRuntimeError: see above.")
     if arguments.model == "crash/once":
         sys.exit("RuntimeError: a passing trouble")
     Handler.arguments = arguments

@@ -18,9 +18,10 @@ from indigo.engines.demo import model, sentences
 from indigo.engines.llama.child import parameters
 from indigo.engines.llama.config import ChildConfig, Kind
 from indigo.engines.llama.model_file import read
+from indigo.engines.llama.native import native
 from tests.engines.llama_client import exchange
 
-WEATHER = {
+WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -32,7 +33,7 @@ WEATHER = {
     },
 }
 USER = {"role": "user", "content": "What is the weather like?"}
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "name": {"type": "string", "minLength": 10},
@@ -53,15 +54,13 @@ SCHEMA = {
 
 def _serve(kind: Kind) -> Iterator[str]:
     """The engine in this process: what is tested is the model; `test_llama.py` has the child process."""
-    import xllamacpp
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.gguf")
         (model.write_chat if kind == "chat" else model.write_embedding)(path)
         socket = f"{folder}/s.sock"
         alias = model.CHAT_ID if kind == "chat" else model.EMBEDDING_ID
         config = ChildConfig(str(path), socket, alias, kind, os.getpid(), demo=True, threads=1)
-        server: Any = xllamacpp.Server(parameters(config, read(path)))
+        server = native.Server(parameters(config, read(path)))
         yield f"unix:{socket}"
         del server
 

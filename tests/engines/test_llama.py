@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gguf
@@ -97,8 +98,7 @@ time.sleep(60)
     _wait(lambda: not _lives(pid))
 
 
-def _wait(condition: object) -> None:
-    assert callable(condition)
+def _wait(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
@@ -119,26 +119,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
+FILES: dict[str, Callable[[bytes], bytes | None]] = {
+    "does not exist": lambda whole: None,
+    "is not a GGUF file: it is empty": lambda whole: b"",
+    "looks like a zip archive": lambda whole: b"PK\x03\x04" + bytes(100),
+    "looks like a web page": lambda whole: b"<!DOCTYPE html>",
+    "has GGUF version 99": lambda whole: b"GGUF" + b"\x63\0\0\0" + bytes(100),
+    "ends within its header": lambda whole: whole[:20],
+    "is truncated: it ends": lambda whole: whole[:9000],
+    "is truncated: it has 400,000 of at least": lambda whole: whole[:400_000],
+    "is truncated": lambda whole: whole[:-1],
+}
+
+
 @pytest.mark.threat("F23")
-@pytest.mark.parametrize(
-    ("made", "reason"),
-    [
-        (lambda whole: None, "does not exist"),
-        (lambda whole: b"", "is not a GGUF file: it is empty"),
-        (lambda whole: b"PK\x03\x04" + bytes(100), "looks like a zip archive"),
-        (lambda whole: b"<!DOCTYPE html>", "looks like a web page"),
-        (lambda whole: b"GGUF" + b"\x63\0\0\0" + bytes(100), "has GGUF version 99"),
-        (lambda whole: whole[:20], "ends within its header"),
-        (lambda whole: whole[:9000], "ends within its header"),
-        (lambda whole: whole[:400_000], "is truncated: it has 400,000 of at least"),
-        (lambda whole: whole[:-1], "is truncated"),
-    ],
-)
+@pytest.mark.parametrize("reason", FILES)
 async def test_a_file_that_cannot_be_loaded_is_reported_once(
-    tmp_path: Path, whole: bytes, made: object, reason: str
+    tmp_path: Path, whole: bytes, reason: str
 ) -> None:
-    assert callable(made)
-    content = made(whole)
+    content = FILES[reason](whole)
     path = tmp_path / "model.gguf"
     if content is not None:
         path.write_bytes(content)

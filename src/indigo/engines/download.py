@@ -43,7 +43,7 @@ def parse(text: str) -> Reference:
 
 
 def choose(files: list[str]) -> str | None:
-    """The GGUF to take of several: the usual compromise of size and quality first. None where there is none."""
+    """The GGUF to take of several, the usual compromise of size and quality first; None if there is none."""
     found = [name for name in files if name.lower().endswith(".gguf") and "mmproj" not in name.lower()]
     whole = sorted(name for name in found if not re.search(r"-\d{5}-of-\d{5}\.gguf$", name))
     for quantisation in PREFERRED:
@@ -78,7 +78,7 @@ def _fetch(opened: Hub, reference: Reference, folder: Path) -> Path:
         if expected is not None and _sha256(path) != expected:
             path.unlink()
             raise DownloadFailed(
-                f"{file} of {reference.repo} arrived damaged: its checksum is wrong. It was removed; try again."
+                f"{file} of {reference.repo} arrived damaged: its checksum is wrong. It was removed."
             )
         _mark(path).write_text(expected or "")
     return path

@@ -1,4 +1,4 @@
-"""Asks an engine's /health, over TCP or a unix socket. One short connection each time: nothing to go stale."""
+"""Asks an engine's /health, over TCP or a unix socket. A short connection each time: none goes stale."""
 
 from __future__ import annotations
 

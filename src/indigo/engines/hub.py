@@ -6,9 +6,10 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import huggingface_hub as library
-from huggingface_hub import errors
+import huggingface_hub
+from huggingface_hub import constants, errors
 
 from indigo.engines.download import DownloadFailed
 
@@ -17,13 +18,17 @@ RESUMES = 5
 """How often a transfer that was cut off goes on where it stopped."""
 
 
-TRANSPORT = (errors.HTTPError, errors.OfflineModeIsEnabled)
+library: Any = huggingface_hub  # whose types are partly unknown
+TRANSPORT = (
+    errors.HTTPError,  # pyright: ignore[reportPrivateImportUsage] - for the reason below
+    errors.OfflineModeIsEnabled,
+)
 """The HTTP client differs between releases of the library; this is the root of that client's errors."""
 
 
 class Hub:
     def __init__(self, endpoint: str | None, token: str) -> None:
-        self._endpoint = (endpoint or library.constants.ENDPOINT).rstrip("/")
+        self._endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self._token = token or None
 
     def files(self, repo: str) -> list[str]:
@@ -71,7 +76,7 @@ class Hub:
             yield
         except errors.GatedRepoError:
             raise DownloadFailed(
-                f"{repo} is gated: accept its licence on {self._endpoint}/{repo} and set HF_TOKEN to your token."
+                f"{repo} is gated: accept its licence on {self._endpoint}/{repo} and set HF_TOKEN."
             ) from None
         except errors.EntryNotFoundError:
             raise DownloadFailed(f"{repo} has no file {file}; see {self._endpoint}/{repo}/tree/main.") from None

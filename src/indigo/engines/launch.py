@@ -1,4 +1,4 @@
-"""Starts the engines that the settings ask for, and says what they offer. Models may still be loading after that."""
+"""Starts the engines that the settings ask for, and says what they offer. Models may load on after that."""
 
 from __future__ import annotations
 
@@ -116,8 +116,10 @@ class _Source:
     demo: bool = False
 
 
-async def launch(settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None = None) -> Engines:
-    """Starts what the settings ask for. Downloads a model first, if need be.
+async def launch(
+    settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None = None, hub: str | None = None
+) -> Engines:
+    """Starts what the settings ask for. Downloads a model first, if need be, from `hub`.
 
     Raises InvalidRequest for settings that make no sense, and for a model the hub does not have.
     """
@@ -128,7 +130,7 @@ async def launch(settings: Settings, tasks: Tasks, clock: Clock, timing: Timing 
         if settings.model != "none":
             _start_vllm(engines, settings, tasks, clock, timing)
     elif settings.engine == "llama":
-        await _start_llama(engines, settings, tasks, clock, timing)
+        await _start_llama(engines, settings, hub, tasks, clock, timing)
     else:
         raise InvalidRequest(
             f"INDIGO_ENGINE={settings.engine!r} should be llama, vllm or mock.", code="invalid_setting"
@@ -136,7 +138,9 @@ async def launch(settings: Settings, tasks: Tasks, clock: Clock, timing: Timing 
     return engines
 
 
-def _start_vllm(engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None) -> None:
+def _start_vllm(
+    engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None
+) -> None:
     key = settings.vllm_internal_key or secrets.token_urlsafe(32)
     made = vllm.build(settings, settings.vllm_port or _free_port(), key)
     length = settings.vllm_max_model_len or settings.context_length or None
@@ -151,18 +155,24 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-async def _start_llama(engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None) -> None:
-    chat = await _source(engines, settings, settings.model, names.CHAT_ID)
+async def _start_llama(
+    engines: Engines, settings: Settings, hub: str | None, tasks: Tasks, clock: Clock, timing: Timing | None
+) -> None:
+    chat = await _source(engines, settings, settings.model, names.CHAT_ID, hub)
     wanted = settings.embedding_model
     if wanted == "auto":
         wanted = "demo" if chat is not None and chat.demo else "none"
-    embedding = await _source(engines, settings, wanted, names.EMBEDDING_ID)
+    embedding = await _source(engines, settings, wanted, names.EMBEDDING_ID, hub)
     for slot, source in (("chat", chat), ("embedding", embedding)):
         if source is None:
             continue
         header = None if source.demo else await asyncio.to_thread(_header, source.path)
         kind = _kind(slot, header)
-        context = settings.context_length or min(header.context_length if header else 0, MOST_CONTEXT) or MOST_CONTEXT
+        context = (
+            settings.context_length
+            or min(header.context_length if header else 0, MOST_CONTEXT)
+            or MOST_CONTEXT
+        )
         config = ChildConfig(
             path=str(source.path),
             socket=str(engines.socket_folder(settings.data_dir) / f"{slot}.sock"),
@@ -176,8 +186,12 @@ async def _start_llama(engines: Engines, settings: Settings, tasks: Tasks, clock
             threads=settings.threads or (1 if source.demo else 0),
             gpu_layers=settings.gpu_layers,
         )
-        model = OfferedModel(source.id, source.id, OPERATIONS[kind], context, single_tool_choice=kind == "chat")
-        offer = EngineOffer("llama" if slot == "chat" else "llama-embedding", f"unix:{config.socket}", (model,))
+        model = OfferedModel(
+            source.id, source.id, OPERATIONS[kind], context, single_tool_choice=kind == "chat"
+        )
+        offer = EngineOffer(
+            "llama" if slot == "chat" else "llama-embedding", f"unix:{config.socket}", (model,)
+        )
         engines.add(offer, Supervisor(engine.child(config), tasks, clock, timing))
 
 
@@ -197,8 +211,12 @@ def _kind(slot: str, header: model_file.Header | None) -> Kind:
     return "chat"
 
 
-async def _source(engines: Engines, settings: Settings, wanted: str, demo_id: str) -> _Source | None:
-    demo = _Source(demo_id, settings.data_dir.resolve() / "models" / f"{demo_id}-{names.RELEASE}.gguf", demo=True)
+async def _source(
+    engines: Engines, settings: Settings, wanted: str, demo_id: str, hub: str | None
+) -> _Source | None:
+    demo = _Source(
+        demo_id, settings.data_dir.resolve() / "models" / f"{demo_id}-{names.RELEASE}.gguf", demo=True
+    )
     if wanted == "none":
         return None
     if wanted == "demo":
@@ -208,7 +226,9 @@ async def _source(engines: Engines, settings: Settings, wanted: str, demo_id: st
         return _Source(path.stem, path)
     try:
         reference = download.parse(download.DEFAULT if wanted == "auto" else wanted)
-        path = await asyncio.to_thread(download.fetch, reference, settings.data_dir / "models", settings.hf_token)
+        path = await asyncio.to_thread(
+            download.fetch, reference, settings.data_dir / "models", settings.hf_token, hub
+        )
     except ValueError as error:
         raise InvalidRequest(str(error), code="invalid_setting") from None
     except download.DownloadFailed as error:

@@ -1,4 +1,4 @@
-"""Keeps one child process running: starts it, waits until it answers, starts it again after a crash or a hang.
+"""Keeps one child process running: starts it, waits until it answers, restarts it after a crash or hang.
 
 Knows nothing of models: what to run, where it answers and what its end means are arguments.
 """
@@ -139,7 +139,8 @@ class Supervisor:
         """One child from its start to its end."""
         self._lines.clear()
         if self._child.base_url.startswith("unix:"):
-            Path(self._child.base_url[5:]).unlink(missing_ok=True)  # a killed child leaves it, and cannot bind again
+            # A killed child leaves its socket behind, and the next one could not bind.
+            Path(self._child.base_url[5:]).unlink(missing_ok=True)
         try:
             process = self._process = await self._spawn()
         except OSError as error:
@@ -160,7 +161,7 @@ class Supervisor:
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **self._child.environ},
             limit=LINE_BYTES,
-            start_new_session=True,  # Ctrl-C is for the server, which stops its children after the last answer
+            start_new_session=True,  # Ctrl-C is for the server, which stops its children last
         )
 
     async def _watch(self, process: asyncio.subprocess.Process) -> Failure | None:

@@ -1,4 +1,4 @@
-"""Ties a process to its parent's life: `python -m indigo.engines.tether PARENT SIGNAL COMMAND...` runs COMMAND so.
+"""Ties a process to its parent's life; `python -m indigo.engines.tether PARENT SIGNAL COMMAND...` a command.
 
 Standard library only; it runs before anything else in a child.
 """

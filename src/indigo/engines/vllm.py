@@ -1,4 +1,4 @@
-"""Builds the `vllm serve` command from the settings and says what its end means. Running it is the supervisor's."""
+"""Builds the `vllm serve` command and says what its end means. Running it is the supervisor's."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ class Launch:
 
 
 def build(settings: Settings, port: int, key: str) -> Launch:
-    """The child that serves `settings.model` on loopback. Raises InvalidRequest for settings that make no sense."""
+    """The child that serves `settings.model` on loopback. Raises InvalidRequest for senseless settings."""
     model = settings.model.removeprefix("hf:")
     if settings.model in ("auto", "demo", "none"):
         raise InvalidRequest(
-            f"The vllm engine needs a model, not {settings.model!r}: set INDIGO_MODEL to a folder or hf:owner/repo.",
+            f"The vllm engine needs a model, not {settings.model!r}: "
+            "set INDIGO_MODEL to a folder or hf:owner/repo.",
             code="invalid_setting",
         )
     name = settings.vllm_served_name or model

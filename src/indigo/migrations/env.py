@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations over a connection that `run.py` hands it, inside that one's transaction."""
+"""What Alembic runs: the migrations over the connection that `run.py` hands it, in its transaction."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def show(
     if settings.enable_swagger:
         console.print(f"  Documentation  {url}/api/swagger/index.html")
     console.print(f"  Database       {escape(database)}")
-    console.print("  Counters       in memory, of this process" + ("es" if settings.workers > 1 else ""))
+    console.print(f"  Counters       in memory, {'of each process' if settings.workers > 1 else 'of this process'}")
     console.print("  Usage          spool on disk, then the database")
     console.print(f"  Models         {escape(', '.join(models)) or 'none yet; see docs/operating/providers.md'}")
     for notice in notices:

@@ -81,7 +81,12 @@ async def revoke_key(settings: Settings, key_id: str) -> KeyRow:
 async def _opened(settings: Settings) -> AsyncGenerator[tuple[Database, Tenancy, Keys]]:
     database = await open_database(settings)
     try:
-        await migrations.check(database)
+        if (await migrations.check(database)).pending:
+            raise NotFound(
+                f"There is no Indigo in {database.location}, or one of an older version. Name its data folder with "
+                "INDIGO_DATA_DIR or its DATABASE_URL, or start the server once with 'indigo serve'.",
+                code="not_installed",
+            )
         tenancy = Tenancy(SystemClock())
         yield database, tenancy, Keys(tenancy, SystemClock())
     finally:

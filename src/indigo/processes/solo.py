@@ -66,9 +66,10 @@ class Announcement:
         await parts.models.probe_now()
         self._print(port, parts.models.ids())
 
-    async def show_many(self, port: int) -> None:
+    async def show_many(self, port: int, models: list[str]) -> None:
+        """The same for several processes; `models` is what one of them offers."""
         await self.engines.wait_ready(LOADING_SECONDS)
-        self._print(port, [model.id for offer in self.engines.offers for model in offer.models])
+        self._print(port, models)
 
     def _print(self, port: int, models: list[str]) -> None:
         notices = [*self.engines.notices]

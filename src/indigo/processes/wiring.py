@@ -32,6 +32,7 @@ from indigo.gateway.endpoints import Endpoint
 from indigo.gateway.forward import Forwarder
 from indigo.gateway.metrics import Metrics
 from indigo.gateway.pipeline import Pipeline
+from indigo.gateway.ports import Grants, Routes
 from indigo.gateway.record import Accounts
 from indigo.gateway.server import Gateway, Patience
 from indigo.gateway.sweeper import Sweeper
@@ -89,31 +90,9 @@ def build(settings: Settings, database: Database, clock: Clock, tasks: Tasks) ->
         standing=_standing(settings),
         kubernetes=Kubernetes.from_environ(os.environ),
     )
-    metrics = Metrics()
-    capacity = Capacity(settings.max_requests)
+    metrics, capacity = Metrics(), Capacity(settings.max_requests)
     accounts = Accounts(capacity, journal, metrics)
-    forwarder = Forwarder(
-        table,
-        sweeper,
-        connect_seconds=settings.connect_seconds,
-        first_byte_seconds=settings.first_byte_seconds,
-        idle_seconds=settings.idle_seconds,
-        max_connections=settings.max_upstream_connections,
-    )
-    gateway = Gateway(
-        grants=directory,
-        pipeline=Pipeline(table, accounts, forwarder),
-        accounts=accounts,
-        sweeper=sweeper,
-        metrics=metrics,
-        max_body=settings.max_body_bytes,
-        patience=Patience(
-            head=settings.header_seconds,
-            body=settings.body_seconds,
-            keep_alive=settings.keep_alive_seconds,
-            stalled=settings.stalled_client_seconds,
-        ),
-    )
+    gateway = _gateway(settings, directory, table, accounts, sweeper)
     status = ServerStatus()
     registry = CollectorRegistry()
     registry.register(GatewayCollector(metrics, capacity, spool, models))
@@ -129,6 +108,31 @@ def build(settings: Settings, database: Database, clock: Clock, tasks: Tasks) ->
         enable_swagger=settings.enable_swagger,
     )
     return Parts(app=app, gateway=gateway, models=models, drain=drain, notices=notices, status=status)
+
+
+def _gateway(settings: Settings, grants: Grants, routes: Routes, accounts: Accounts, sweeper: Sweeper) -> Gateway:
+    forwarder = Forwarder(
+        routes,
+        sweeper,
+        connect_seconds=settings.connect_seconds,
+        first_byte_seconds=settings.first_byte_seconds,
+        idle_seconds=settings.idle_seconds,
+        max_connections=settings.max_upstream_connections,
+    )
+    return Gateway(
+        grants=grants,
+        pipeline=Pipeline(routes, accounts, forwarder),
+        accounts=accounts,
+        sweeper=sweeper,
+        metrics=accounts.metrics,
+        max_body=settings.max_body_bytes,
+        patience=Patience(
+            head=settings.header_seconds,
+            body=settings.body_seconds,
+            keep_alive=settings.keep_alive_seconds,
+            stalled=settings.stalled_client_seconds,
+        ),
+    )
 
 
 def _standing(settings: Settings) -> Sequence[ProviderSpec]:

@@ -27,7 +27,12 @@ from indigo.processes.wiring import Parts
 log = logging.getLogger("indigo.workers")
 
 RESTART_SECONDS = 1.0
-READY = b"ready\n"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What a worker says on its standard output, one line, once it listens."""
+
+    models: list[str]
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -38,7 +43,10 @@ class Start(msgspec.Struct, frozen=True):
 
 
 async def run(
-    settings: Settings, listener: socket.socket, offers: Sequence[ProviderSpec], ready: Callable[[int], Awaitable[None]]
+    settings: Settings,
+    listener: socket.socket,
+    offers: Sequence[ProviderSpec],
+    ready: Callable[[int, list[str]], Awaitable[None]],
 ) -> None:
     """Returns after SIGTERM or SIGINT, once every worker has ended."""
     stop = asyncio.Event()
@@ -46,22 +54,26 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     start = msgspec.json.encode(Start(listener.fileno(), list(offers)))
-    started = [asyncio.Event() for _ in range(settings.workers)]
+    started: list[asyncio.Future[list[str]]] = [loop.create_future() for _ in range(settings.workers)]
     async with asyncio.TaskGroup() as group:
         for number in range(settings.workers):
             group.create_task(_keep(number, settings, listener, start, stop, started[number]))
-        waiting = [asyncio.ensure_future(event.wait()) for event in started]
         stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([asyncio.gather(*waiting), stopped], return_when=asyncio.FIRST_COMPLETED)
+        all_started = asyncio.gather(*started)
+        await asyncio.wait([all_started, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            await ready(listener.getsockname()[1])
+            await ready(listener.getsockname()[1], all_started.result()[0])
         await stopped
-        for waiter in waiting:
-            waiter.cancel()
+        all_started.cancel()
 
 
 async def _keep(
-    number: int, settings: Settings, listener: socket.socket, start: bytes, stop: asyncio.Event, started: asyncio.Event
+    number: int,
+    settings: Settings,
+    listener: socket.socket,
+    start: bytes,
+    stop: asyncio.Event,
+    started: asyncio.Future[list[str]],
 ) -> None:
     """One worker's place: whoever dies in it is replaced."""
     while not stop.is_set():
@@ -73,8 +85,9 @@ async def _keep(
         assert process.stdout is not None
         process.stdin.write(start)
         process.stdin.close()
-        if await process.stdout.readline() == READY:
-            started.set()
+        line = await process.stdout.readline()
+        if line and not started.done():
+            started.set_result(msgspec.json.decode(line, type=Ready).models)
         stopping = asyncio.ensure_future(stop.wait())
         ended = asyncio.ensure_future(process.wait())
         await asyncio.wait([stopping, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -102,7 +115,7 @@ async def _work() -> None:
     database = await open_database(chosen)
 
     async def ready(port: int, parts: Parts) -> None:
-        sys.stdout.buffer.write(READY)
+        sys.stdout.buffer.write(msgspec.json.encode(Ready(parts.models.ids())) + b"\n")
         sys.stdout.flush()
 
     try:

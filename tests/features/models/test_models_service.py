@@ -16,7 +16,7 @@ from indigo.features.models.probe import HttpProbe
 from indigo.features.models.routing_table import RoutingTable
 from indigo.features.models.service import Models
 from indigo.kernel.clock import SystemClock
-from indigo.kernel.errors import InvalidRequest, NotFound
+from indigo.kernel.errors import InvalidRequest
 from indigo.kernel.tasks import Tasks
 from tests.features.models.upstream import Upstream, serving
 from tests.support.waiting import until
@@ -95,31 +95,15 @@ async def test_the_file_is_in_the_registry_and_in_the_list_of_models_after_the_s
     server: Server, database: Database, upstream: Upstream
 ) -> None:
     await server.models.start()
-    (model,) = server.models.listed()
-    assert {key: model[key] for key in ("id", "object", "owned_by")} == {
-        "id": "m",
-        "object": "model",
-        "owned_by": "p",
-    }
-    assert abs(model["created"] - SystemClock().now()) < 60
-    assert server.models.described("alias") == model
+    assert server.models.ids() == ["m"]
+    assert server.table.owner("m") == "p"
+    assert abs(server.models.created("m") - SystemClock().now()) < 60
     assert await rows(database, "SELECT name, kind, source, enabled FROM providers") == [("p", "openai", "file", True)]
     assert await rows(database, "SELECT name, served_name, enabled FROM models") == [("m", "m", True)]
     assert await rows(database, "SELECT url, status FROM model_endpoints") == [
         (f"127.0.0.1:{upstream.port}", "healthy")
     ]
     assert server.models.ready()
-
-
-@pytest.mark.promise("P03")
-async def test_a_model_that_a_credential_may_not_use_is_neither_listed_nor_described(server: Server) -> None:
-    await server.models.start()
-    assert server.models.listed(frozenset({"other"})) == []
-    with pytest.raises(NotFound, match="'m' does not exist"):
-        server.models.described("m", frozenset({"other"}))
-    with pytest.raises(NotFound, match="'nope'"):
-        server.models.described("nope")
-    assert server.models.described("m", frozenset({"m"}))["id"] == "m"
 
 
 @pytest.mark.threat("T37")
@@ -137,12 +121,12 @@ async def test_a_second_start_changes_nothing_and_what_left_the_file_is_disabled
     server: Server, database: Database, file: Path, upstream: Upstream
 ) -> None:
     await server.models.start()
-    created = server.models.listed()[0]["created"]
+    created = server.models.created("m")
     counter = "SELECT counter FROM change_counters WHERE topic = 'models'"
     before = await rows(database, counter)
     second = Server(database, file)
     await second.models.start()
-    assert second.models.listed()[0]["created"] == created
+    assert second.models.created("m") == created
     assert await rows(database, counter) == before
     await second.tasks.cancel()
     await server.tasks.cancel()
@@ -169,7 +153,7 @@ async def test_servers_that_start_at_the_same_time_agree(database: Database, fil
     for one in servers:
         await one.tasks.cancel()
     assert await rows(database, "SELECT count(*) FROM providers") == [(1,)]
-    assert len({one.models.listed()[0]["created"] for one in servers}) == 1
+    assert len({one.models.created("m") for one in servers}) == 1
 
 
 @pytest.mark.promise("P50")
@@ -224,9 +208,9 @@ async def test_a_file_that_goes_bad_while_running_changes_nothing_but_the_status
 async def test_what_engines_offer_joins_the_file_and_leaves_again(server: Server, database: Database) -> None:
     offer = ProviderSpec("llama", (EndpointSpec("unix:/nope"),), (ModelSpec("demo", "demo"),), source="engine")
     await server.models.start([offer])
-    assert [model["id"] for model in server.models.listed()] == ["demo", "m"]
+    assert server.models.ids() == ["demo", "m"]
     await server.models.offer([])
-    assert [model["id"] for model in server.models.listed()] == ["m"]
+    assert server.models.ids() == ["m"]
     assert await rows(database, "SELECT name, source, enabled FROM providers ORDER BY name") == [
         ("llama", "engine", False),
         ("p", "file", True),
@@ -242,7 +226,7 @@ async def test_a_provider_known_by_its_url_alone_offers_what_it_lists(database: 
         it.lists("x", "y")
         server = Server(database, None, [listing_provider("inference", it.url)])
         await server.models.start()
-        assert [model["id"] for model in server.models.listed()] == ["x", "y"]
+        assert server.models.ids() == ["x", "y"]
         it.lists("y")
         await until(lambda: server.table.entry("x") is None)
         await server.tasks.cancel()
@@ -281,7 +265,7 @@ async def test_a_request_for_a_model_needs_no_statement(server: Server, database
     await server.tasks.cancel()
     with database.counting() as statements:
         assert server.table.entry("alias") is not None
-        assert server.models.listed()
+        assert server.models.ids()
     assert statements.count == 0
 
 

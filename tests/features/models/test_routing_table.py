@@ -152,7 +152,7 @@ def test_what_an_engine_offers_is_routed_like_any_provider() -> None:
         operations = frozenset({EMBEDDINGS})
 
     class Offer:
-        name, base_url, headers, models = "llama", "unix:/run/llama.sock", (("A", "b"),), (Model(),)
+        name, base_url, headers, models = "llama", "unix:/run/llama.sock", {"A": "b"}, (Model(),)
 
     it = table(from_offer(Offer()))
     demo = entry(it, "demo")

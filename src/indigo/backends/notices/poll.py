@@ -1,8 +1,8 @@
-"""Tells subscribers that something changed: at once what this process changed, within a second what others did.
+"""Tells subscribers of changes: at once of this process's own, within a second of those made elsewhere.
 
-It polls the counters of `backends/sql/changes`: one tiny statement a second that works on every engine, across
-processes and for the command line. A subscriber must not rely on it alone: while the database is down nothing
-is told, so what is cached needs a life of its own.
+It polls the counters of `backends/sql/changes`: one tiny statement a second that works on every engine,
+across processes and for the command line. A subscriber must not rely on it alone: while the database is
+down nothing is told, so what is cached needs a life of its own.
 """
 
 from __future__ import annotations

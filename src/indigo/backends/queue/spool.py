@@ -38,6 +38,7 @@ class Spool:
         self._number = 0
         self._synced = 0
         self._room = 0
+        self._refusing = False
         self._reserved = 0
         self._late: deque[bytes] = deque()
         self._spares: deque[Segment] = deque()
@@ -47,7 +48,7 @@ class Spool:
             self.folder, self._lock = _claim(root)
             self._add_spare()
         except OSError as error:
-            raise _full(error) from error
+            raise _full() from error
         self._next_segment()
 
     @property
@@ -82,7 +83,10 @@ class Spool:
                 while self._room < self._reserved + size + later:
                     self._add_spare()
             except OSError as error:
-                raise _full(error) from error
+                if not self._refusing:
+                    log.error("the usage journal cannot grow, requests are refused: %s", error)
+                self._refusing = True
+                raise _full() from error
         self._write(payload, size)
         self._reserved += later
         return self.segments[-1].number
@@ -135,7 +139,9 @@ class Spool:
         self._synced = segments[-1].number
 
     def close(self, *, delete: bool) -> None:
-        """Let go of the folder; with `delete` it goes too, since nothing in it is needed."""
+        """Let go of the folder; with `delete` it goes too, since nothing in it is needed. Once is enough."""
+        if self._lock < 0:
+            return
         for segment in (*self.segments, *self._spares):
             segment.close()
         self.segments.clear()
@@ -143,6 +149,7 @@ class Spool:
         if delete:
             shutil.rmtree(self.folder)
         os.close(self._lock)
+        self._lock = -1
 
     def orphans(self) -> Iterator[Orphan]:
         """The folders of dead processes, each locked for this one until its `close`."""
@@ -173,6 +180,7 @@ class Spool:
         path = self.folder / f"{self._number + 1:012d}.seg"
         self._spares.append(Segment.create(path, self._segment_bytes))
         self._number += 1
+        self._refusing = False
         self._room += self._segment_bytes - START - LARGEST
 
 
@@ -231,8 +239,7 @@ def _try_lock(folder: Path) -> int | None:
     return lock
 
 
-def _full(cause: OSError) -> Unavailable:
-    log.error("the usage journal cannot grow: %s", cause)
+def _full() -> Unavailable:
     return Unavailable(
         "The usage journal cannot be written: the disk, or the journal's limit, is full.",
         code="usage_journal_full",

@@ -1,1 +1,1 @@
-"""The demonstration models: tiny, hand-made GGUF files that a real engine runs. They know nothing, and say so."""
+"""The demonstration models: tiny, hand-made GGUF files that a real engine runs. They say what they are."""

@@ -26,8 +26,8 @@ HEAD_WIDTH = 32
 """Of the attention head, and of the feed-forward layer."""
 
 CERTAIN = 70.0
-"""Score of a token's one successor. Scores lie 6 apart where a choice matters (e^-6 = 0.25 %), all within 80, so
-that the choice holds at the usual temperatures and no probability becomes 0."""
+"""Score of a token's one successor. Scores lie 6 apart where a choice matters (e^-6 = 0.25 %), all within 80,
+so that the choice holds at the usual temperatures and no probability becomes 0."""
 
 ANYWHERE = {
     sentences.CONTINUATION: 54.0,
@@ -110,16 +110,17 @@ def _bag_weights(vocabulary: Vocabulary) -> Matrix:
     directions: dict[bytes, Matrix] = {}
     generator = np.random.default_rng(20_260_101)
     rows: list[Matrix] = []
+    stop_words = frozenset(words.STOP_WORDS.split())
     for token in vocabulary.tokens:
         word = token.strip().lower() or token
         if word not in directions:
             directions[word] = generator.choice(np.array([-1.0, 1.0], np.float32), EMBEDDING_WIDTH)
-        rows.append(directions[word] * _weight(vocabulary, token, word.decode("latin-1")))
+        rows.append(directions[word] * _weight(vocabulary, token, word.decode("latin-1"), stop_words))
     return np.stack(rows)
 
 
-def _weight(vocabulary: Vocabulary, token: bytes, word: str) -> float:
-    if token in vocabulary.special or word in words.STOP_WORDS or not word.isalnum():
+def _weight(vocabulary: Vocabulary, token: bytes, word: str, stop_words: frozenset[str]) -> float:
+    if token in vocabulary.special or word in stop_words or not word.isalnum():
         return 0.02
     return 1.0 if len(word) > 2 else 0.4
 

@@ -1,4 +1,4 @@
-"""The demonstration models' names; apart from the files' making, which takes numpy and half a second to import."""
+"""The demonstration models' names; apart from their making, which takes numpy and half a second to import."""
 
 CHAT_ID = "indigo-demo"
 EMBEDDING_ID = "indigo-demo-embedding"

@@ -21,19 +21,20 @@ HAS_RESULT = "<|has_result|>"
 CONTROL = (END_OF_TEXT, TURN, END, WANTS_TOOL, HAS_RESULT)
 MARKUP = (CALL, CALL_END)
 
-STOP_WORDS = frozenset(
-    "a an and are as at be but by can do for from has have he her his how i if in is it its me my no not of on "
-    "or our she so that the their them then there they this to us was we what when where which who will with "
-    "would you your".split()
-)
-TOPIC_WORDS = (
-    "answer apple bank bird blue book bread business car cat child city cloud code coffee cold color computer "
-    "cook country data day doctor dog engine error family file fish flower food game garden good green happy "
-    "health hello home hot house key king language large light machine man memory model money moon morning "
-    "mountain music network news night number ocean paris people piano plane price question rain red river "
-    "road school sea server ship sky small song spring star stop story street summer sun teacher test text "
-    "time token train travel tree user water weather week wind winter woman word work world write year"
-).split()
+STOP_WORDS = """
+    a an and are as at be but by can do for from has have he her his how i if in is it its me my no
+    not of on or our she so that the their them then there they this to us was we what when where
+    which who will with would you your
+"""
+TOPIC_WORDS = """
+    answer apple bank bird blue book bread business car cat child city cloud code coffee cold color
+    computer cook country data day doctor dog engine error family file fish flower food game garden
+    good green happy health hello home hot house key king language large light machine man memory
+    model money moon morning mountain music network news night number ocean paris people piano
+    plane price question rain red river road school sea server ship sky small song spring star stop
+    story street summer sun teacher test text time token train travel tree user water weather week
+    wind winter woman word work world write year
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def build() -> tuple[Vocabulary, dict[str, list[str]]]:
     letters = [letter.encode() for letter in string.ascii_lowercase]
     merges = [(b" ", letter) for letter in letters]
     merges += [(first, second) for first in letters for second in letters]
-    words = sorted({*STOP_WORDS, *TOPIC_WORDS})
+    words = sorted({*STOP_WORDS.split(), *TOPIC_WORDS.split()})
     singles = [bytes([value]) for value in range(256)]
     texts = special + singles + [first + second for first, second in merges]
     texts += [form.encode() for word in words for form in (word, f" {word}")]

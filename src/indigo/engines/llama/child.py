@@ -1,6 +1,6 @@
 """The engine's own process: `python -m indigo.engines.llama.child`, told what to do on standard input.
 
-Native code may crash here without harm to the server, which starts it again. Nothing else imports this module.
+Native code may crash here without harm to the server, which starts it again. No other module imports it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import xllamacpp
 
 from indigo.engines import tether
-from indigo.engines.demo import model as demo
 from indigo.engines.llama import memory, model_file
 from indigo.engines.llama.config import HOPELESS, ChildConfig
+from indigo.engines.llama.native import native
 
 MOST_CONTEXT = 8192
 HTTP_THREADS = 256
@@ -34,7 +33,7 @@ def main() -> None:
     except model_file.Unusable as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201 - the parent reads it
         os._exit(HOPELESS)
-    server = xllamacpp.Server(params)
+    server = native.Server(params)
     print(f"listening on {server.listening_address}", file=sys.stderr, flush=True)  # noqa: T201 - as above
     while True:
         signal.pause()
@@ -44,13 +43,15 @@ def _prepare(config: ChildConfig) -> model_file.Header:
     """The model's header; a demonstration model is written first."""
     path = Path(config.path)
     if config.demo and not path.exists():
+        # Half a second of imports (numpy, gguf) that only the very first start needs.
+        from indigo.engines.demo import model as demo
+
         (demo.write_chat if config.kind == "chat" else demo.write_embedding)(path)
     return model_file.read(path)
 
 
 def parameters(config: ChildConfig, header: model_file.Header) -> Any:
-    """xllamacpp's settings, typed Any because the package has no types."""
-    params: Any = xllamacpp.CommonParams()
+    params = native.CommonParams()
     params.model.path = config.path
     params.model_alias = {config.alias}
     params.hostnames = [config.socket]
@@ -68,21 +69,21 @@ def parameters(config: ChildConfig, header: model_file.Header) -> Any:
         params.warmup = params.fit_params = False
     if config.kind != "chat":
         params.embedding = True
-        # With a cache divided among requests, inputs of one batch are pooled into each other (seen in xllamacpp
+        # With a cache divided among requests, inputs of one batch are pooled into each other (in xllamacpp
         # 2026.10: cosine 0.46 between one text embedded alone and in a batch of six).
         params.kv_unified = True
         # All of an input has to be in one batch (llama.cpp: "input is too large to process").
         params.n_batch = params.n_ubatch = min(context, MOST_CONTEXT)
     if config.kind == "rerank":
-        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+        params.pooling_type = native.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     elif config.kind == "embedding" and not header.pooling:
-        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        params.pooling_type = native.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return params
 
 
 def _require_memory(config: ChildConfig, header: model_file.Header, context: int) -> None:
-    devices: list[dict[str, Any]] = xllamacpp.get_device_info()
-    gpu = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_GPU
+    devices: list[dict[str, Any]] = native.get_device_info()
+    gpu = native.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_GPU
     if config.gpu_layers != 0 and any(device["type"] == gpu for device in devices):
         return  # weights go there, as many as fit
     memory.require(Path(config.path), header.memory(context), memory.available())

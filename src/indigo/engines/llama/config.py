@@ -12,7 +12,7 @@ HOPELESS = 78
 
 
 class ChildConfig(msgspec.Struct, frozen=True):
-    """`demo` writes the demonstration model to `path` first, if it is not there. 0 leaves a number to the engine."""
+    """`demo` writes the demonstration model to `path` first, if it is not there. 0 lets the engine choose."""
 
     path: str
     socket: str

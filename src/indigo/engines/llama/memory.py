@@ -11,7 +11,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """Bytes that can be had without swapping: what the kernel estimates, or what the container's limit leaves.
+    """Bytes to be had without swapping: what the kernel estimates, or the container's limit leaves.
 
     None where the system does not say.
     """
@@ -24,7 +24,8 @@ def require(path: Path, needed: int, free: int | None) -> None:
     if free is not None and needed > free:
         raise Unusable(
             f"There is too little memory for the model {path}: it needs about {_mebibytes(needed)} MiB and "
-            f"{_mebibytes(free)} MiB are free. Take a smaller model, or lower INDIGO_CONTEXT_LENGTH or INDIGO_PARALLEL."
+            f"{_mebibytes(free)} MiB are free. "
+            "Take a smaller model, or lower INDIGO_CONTEXT_LENGTH or INDIGO_PARALLEL."
         )
 
 

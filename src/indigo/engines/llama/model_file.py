@@ -28,8 +28,8 @@ BLOCKS = {
     **{23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2)},
     **{34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18)},
 }
-"""Numbers in a block and bytes of it, by tensor type. The gguf package has the same table, and half a second of
-imports; a test compares the two."""
+"""Numbers in a block and bytes of it, by tensor type. The gguf package has the same table, and half a second
+of imports; a test compares the two."""
 POOLING_RANK = 4
 CACHE_BYTES = 2
 """Bytes of one number in the engine's key-value cache (f16)."""
@@ -131,8 +131,8 @@ class _Reader:
         needed = -(-self._at // step) * step + end
         if len(self._data) < needed:
             raise Unusable(
-                f"The model file {self._path} is truncated: it has {len(self._data):,} of at least {needed:,} bytes. "
-                "Download it again."
+                f"The model file {self._path} is truncated: it has {len(self._data):,} of at least "
+                f"{needed:,} bytes. Download it again."
             )
         return Header(fields, len(self._data))
 
@@ -163,7 +163,7 @@ class _Reader:
         return self._number(SCALARS[kind])
 
     def _array(self) -> None:
-        """Passes over an array: the vocabulary and its merges are most of a header, and are not needed here."""
+        """Passes over an array: the vocabulary and its merges are most of a header, and not needed."""
         kind, count = self._number("I"), self._number("Q")
         if kind in SCALARS:
             self._skip(count * struct.calcsize(SCALARS[kind]))

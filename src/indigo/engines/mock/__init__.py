@@ -1,4 +1,4 @@
-"""An OpenAI-compatible upstream that makes its answers up, and fails on demand: for development, load and tests."""
+"""An OpenAI-compatible upstream that makes its answers up and fails on demand, for development and load."""
 
 from indigo.engines.mock.faults import FAULTS
 from indigo.engines.mock.server import Mock, Options, Received, run, serve

@@ -1,4 +1,4 @@
-"""The mock's HTTP/1.1 server: one asyncio protocol a connection, lean enough to be the far end of a load test."""
+"""The mock's HTTP/1.1 server: one protocol a connection, lean enough to be the far end of a load test."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Received:
 
 
 class Mock:
-    """A running mock: what it `received` (the last `Options.keep`), and how often a client left in mid-answer."""
+    """A running mock: what it `received` (the last `keep`), and how often a client left in mid-answer."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -69,7 +69,7 @@ class Mock:
 
 
 async def serve(address: str | Path, port: int = 0, options: Options | None = None) -> Mock:
-    """Listens on a host and port (0: a free one, see `Mock.port`), or on a unix socket if `address` is a Path."""
+    """Listens on a host and port (0: a free one, see `Mock.port`); on a unix socket if given a Path."""
     mock = Mock(options or Options())
     loop = asyncio.get_running_loop()
     if isinstance(address, Path):

@@ -19,7 +19,6 @@ from indigo.kernel.clock import Clock
 from indigo.kernel.errors import IndigoError, Unauthorized, Unavailable
 from indigo.kernel.tasks import Tasks
 
-QUERY_SECONDS = 5.0
 REFUSAL_SECONDS = 5.0
 MOST_GRANTS = 200_000
 MOST_REFUSALS = 10_000
@@ -35,11 +34,20 @@ CLOSED = "This API key belongs to an organization, project or user that is close
 class KeyDirectory:
     """Implements `gateway.ports.Grants`. Subscribe `clear` to the topic of `tenancy.service.TOPIC`."""
 
-    def __init__(self, database: Database, clock: Clock, tasks: Tasks, *, grant_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        tasks: Tasks,
+        *,
+        grant_seconds: float = 10.0,
+        query_seconds: float = 5.0,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._tasks = tasks
         self._grant_seconds = grant_seconds
+        self._query_seconds = query_seconds
         self._grants: dict[bytes, tuple[float, Grant]] = {}
         self._refusals: dict[bytes, tuple[float, str]] = {}
         self._flights: dict[bytes, asyncio.Task[Grant | IndigoError]] = {}
@@ -81,7 +89,7 @@ class KeyDirectory:
     async def _load(self, digest: bytes, generation: int) -> Grant | IndigoError:
         flight = asyncio.current_task()
         try:
-            async with asyncio.timeout(QUERY_SECONDS), self._database.read() as session:
+            async with asyncio.timeout(self._query_seconds), self._database.read() as session:
                 found = await store.by_digest(session, digest)
         except Unavailable as error:
             return error

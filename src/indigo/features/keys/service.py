@@ -98,7 +98,7 @@ class Keys:
         return await store.listed(session, scope)
 
     async def revoke(self, session: AsyncSession, scope: OrgScope, key_id: str) -> ApiKey:
-        """From the end of this unit of work the key is dead; a second time changes nothing. Raises NotFound."""
+        """The key is dead from the end of this unit of work; twice is as good as once. Raises NotFound."""
         row = await store.one(session, scope, key_id)
         if row is None:
             raise NotFound(f"There is no key {key_id!r}.", code="key_not_found")

@@ -1,4 +1,4 @@
-"""The table of API keys. The key itself is nowhere: what is stored is its SHA-256, and what may be shown of it."""
+"""The table of API keys. The key itself is nowhere: only its SHA-256, and what may be shown of it."""
 
 from __future__ import annotations
 

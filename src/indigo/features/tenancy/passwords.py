@@ -1,4 +1,4 @@
-"""Passwords: argon2id (RFC 9106) in a thread, two at a time at the most, since one takes 64 MiB and tens of ms."""
+"""Passwords: argon2id (RFC 9106) in a thread, two at a time, since one takes 64 MiB and tens of ms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proof that an organization was looked up: what store methods of other features take instead of an id."""
+"""The proof that an organization was looked up: what stores of other features take instead of an id."""
 
 from __future__ import annotations
 

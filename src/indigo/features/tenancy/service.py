@@ -145,7 +145,7 @@ class Tenancy:
 
 
 def canonical_email(email: str) -> str:
-    """One spelling for one mailbox: trimmed, NFKC, lower case; raises InvalidRequest for what is no address."""
+    """One spelling for one mailbox: trimmed, NFKC, lower case; raises InvalidRequest for anything else."""
     text = unicodedata.normalize("NFKC", email).strip().lower()
     local, at, domain = text.rpartition("@")
     if not (local and at and domain) or len(text) > 254 or any(c.isspace() or not c.isprintable() for c in text):

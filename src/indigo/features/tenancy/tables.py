@@ -28,7 +28,7 @@ class Project(Base):
 
 
 class User(Base):
-    """A person. `email` is canonical (see `service.canonical_email`); no password means no sign-in by password."""
+    """A person. `email` is canonical (see `service.canonical_email`); some people have no password."""
 
     __tablename__ = "users"
 

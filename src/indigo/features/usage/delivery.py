@@ -28,7 +28,7 @@ class Delivery:
         self._poison = poison
 
     async def deliver(self, events: Sequence[UsageEvent]) -> None:
-        """Store all, each once. Raises Unavailable when the database is away; then none counts as delivered."""
+        """Store all, each once. Raises Unavailable when the database is away: then deliver all again."""
         if not events:
             return
         try:

@@ -72,7 +72,8 @@ class Drain:
 
     async def _pause(self) -> None:
         try:
-            await asyncio.wait_for(self._hurry.wait(), DRAIN_SECONDS)
+            async with asyncio.timeout(DRAIN_SECONDS):  # not wait_for, which may swallow a cancellation
+                await self._hurry.wait()
         except TimeoutError:
             return
         self._hurry.clear()

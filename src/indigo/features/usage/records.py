@@ -1,4 +1,4 @@
-"""How usage is written in the journal: a byte that says what follows, then MessagePack of a record of the gateway.
+"""How usage is written in the journal: a byte that says what follows, then a gateway record as MessagePack.
 
 The records are arrays: a field may only ever be added at the end and with a default, so that a journal which
 an older version left can be read.

@@ -1,4 +1,4 @@
-"""Delivers the journals that dead processes left: what they had closed, and what they had open as interrupted.
+"""Delivers the journals that dead processes left: what was closed, and what was open as interrupted.
 
 Any process may do it, at its start and from time to time; a folder's lock lets one do it at a time. Being
 killed on the way is harmless: the next one starts the folder over, and every event is stored once.

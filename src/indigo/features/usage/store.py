@@ -1,4 +1,4 @@
-"""All SQL of usage. Inserting is for the delivery of journals, which hold many organizations; reading is scoped."""
+"""All SQL of usage. Reading is org-scoped; inserting is not, since a journal holds many organizations."""
 
 from __future__ import annotations
 
