@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.support.databases"]
+pytest_plugins = ["tests.support.databases", "tests.support.product"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "promise(*ids): the promises that this test shows to be kept")
-    config.addinivalue_line(
-        "markers", "threat(*ids): the attacks or faults that this test shows to be harmless"
-    )
+    config.addinivalue_line("markers", "threat(*ids): the attacks or faults that this test shows to be harmless")
