@@ -91,7 +91,7 @@ class Product:
         with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
             self.process = subprocess.Popen(
                 [str(INDIGO), "serve", *self._arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                env=environment(**self._env), cwd=self.folder,
+                env=environment(**self._env), cwd=self.folder, start_new_session=True,
             )  # fmt: skip
         if wait:
             self.wait_ready(began)
@@ -159,6 +159,10 @@ class Product:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
+    def interrupt(self) -> None:
+        """What Ctrl-C in a terminal does: SIGINT to the server and to all that it has started."""
+        os.killpg(self.pid, signal.SIGINT)
+
     def kill(self) -> None:
         """SIGKILL: nothing is tidied up."""
         assert self.process is not None
@@ -179,10 +183,11 @@ class Product:
         given: dict[str, Any] = {"api_key": self.key, "max_retries": 0, **options}
         return openai.OpenAI(base_url=f"{self.base_url}/v1", http_client=http, **given)
 
-    def async_client(self, recorder: Recorder, **options: Any) -> openai.AsyncOpenAI:
-        http = httpx2.AsyncClient(
-            transport=AsyncRecordingTransport(recorder, limits=httpx2.Limits(max_connections=None)), timeout=60
-        )
+    def async_client(self, recorder: Recorder | None = None, **options: Any) -> openai.AsyncOpenAI:
+        """To be used in `async with`. Without a recorder for streams of thousands of events."""
+        limits = httpx2.Limits(max_connections=None)
+        transport = AsyncRecordingTransport(recorder, limits=limits) if recorder else None
+        http = httpx2.AsyncClient(transport=transport, limits=limits, timeout=60)
         given: dict[str, Any] = {"api_key": self.key, "max_retries": 0, **options}
         return openai.AsyncOpenAI(base_url=f"{self.base_url}/v1", http_client=http, **given)
 
