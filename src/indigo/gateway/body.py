@@ -6,19 +6,16 @@ at the endpoint, where usage must be asked for, or where an engine needs help wi
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw
 
-from indigo.gateway import operations
+from indigo.gateway import checks, operations
 from indigo.gateway.ports import Estimate
 from indigo.kernel.errors import InvalidRequest
 
-MAX_DEPTH = 64
-MAX_DIGITS = 512
 BYTES_PER_TOKEN = 4
 """A cautious rule of thumb for estimates; real counts come from the engine."""
 
@@ -83,45 +80,44 @@ _encode = msgspec.json.Encoder().encode
 DECIDING = ("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "tool_choice")
 """Fields that the gateway acts on: read differently here and at the model, they would be a way around it."""
 _NAMES = tuple(f'"{name}"'.encode() for name in DECIDING)
-_ESCAPED_ASCII = re.compile(rb"\\u00[0-7]")
-_FLATTEN = bytes.maketrans(b"[]", b"{}")
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
-_DIGITS = bytes.maketrans(b"123456789", b"000000000")
-_PLAIN = bytes.maketrans(b"[123456789", b"{000000000")
-_LONG_NUMBER = b"0" * MAX_DIGITS
+_ESCAPED_NAME = re.compile(rb"\\u00[67][0-9a-fA-F]|\\u005[fF]")
+"""A letter or underscore spelled as an escape, which no encoder has a reason to do."""
 
 
 def read(body: bytes, operation: str) -> Ask:
-    """The request in `body`. Raises InvalidRequest that names what is wrong."""
-    if not body.isascii():
-        _check_utf8(body)
-    plain = body.translate(_PLAIN)
-    if plain.count(b"{") > MAX_DEPTH:
-        _check_depth(body)
-    if _LONG_NUMBER in plain:
-        _check_numbers(body)
+    """The request in `body`. Raises InvalidRequest that names what is wrong.
+
+    A body over `checks.LARGE` bytes is to be given to `checks.large` before.
+    """
+    size = len(body)
+    if size <= checks.LARGE:
+        checks.small(body)
     try:
         ask = _decode(body)
     except msgspec.ValidationError as error:
         raise _wrong_field(error) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
-    for name in _NAMES:
-        if body.count(name) > 1:
-            _check_duplicates(body)
-            break
-    if b"\\u00" in body and _ESCAPED_ASCII.search(body):
-        _check_duplicates(body)
+    if size > checks.LARGE or _suspicious(body):
+        checks.check_duplicates(body)
     for name in REQUIRED[operation]:
         _check_present(name, getattr(ask, name))
     return ask
 
 
+def _suspicious(body: bytes) -> bool:
+    """Whether a field that the gateway acts on might be there twice, under whatever spelling."""
+    for name in _NAMES:
+        if body.count(name) > 1:
+            return True
+    return b"\\u00" in body and _ESCAPED_NAME.search(body) is not None
+
+
 def rewritten(body: bytes, changes: dict[str, Any]) -> bytes:
-    """`body` with top-level fields replaced; every other field's bytes stay as they came."""
+    """`body` with top-level fields replaced, or left out where UNSET; the other fields' bytes stay as they came."""
     fields: dict[str, Any] = dict(_decode_raw(body))
     fields.update(changes)
-    return _encode(fields)
+    return _encode({name: value for name, value in fields.items() if value is not UNSET})
 
 
 def usage_option(body: bytes) -> dict[str, Any]:
@@ -132,10 +128,13 @@ def usage_option(body: bytes) -> dict[str, Any]:
 
 
 def single_tool(body: bytes, ask: Ask) -> dict[str, Any]:
-    """For engines that ignore a `tool_choice` naming a function: only that tool, and `required`.
+    """For engines that ignore a `tool_choice` naming a function: only that tool, and `required`. They show the
+    model its tools even for `none`, which then talks of calls: no tools at all.
 
     Raises InvalidRequest where no such tool was sent.
     """
+    if bytes(ask.tool_choice) == b'"none"':
+        return {"tools": UNSET, "tool_choice": UNSET}
     if not bytes(ask.tool_choice).startswith(b"{"):
         return {}
     try:
@@ -147,54 +146,6 @@ def single_tool(body: bytes, ask: Ask) -> dict[str, Any]:
     if not chosen:
         raise InvalidRequest(f"tool_choice names the function {name!r}, which is not in tools.", param="tool_choice")
     return {"tools": chosen[:1], "tool_choice": "required"}
-
-
-def _check_utf8(body: bytes) -> None:
-    try:
-        body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The body is not UTF-8: byte {error.start} is wrong.", code="invalid_json") from None
-
-
-def _outside_strings(body: bytes) -> bytes:
-    """The brackets of a JSON text without those in its strings, `[` written as `{`."""
-    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return b"".join(unescaped.translate(_FLATTEN, _NOT_BRACKETS).split(b'"')[::2])
-
-
-def _check_depth(body: bytes) -> None:
-    """Removing every innermost pair once a round takes away exactly one level: linear, and no recursion."""
-    brackets = _outside_strings(body)
-    for _ in range(MAX_DEPTH):
-        if not brackets:
-            return
-        brackets = brackets.replace(b"{}", b"")
-    if brackets:
-        raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels, or unbalanced.", code="too_deep")
-
-
-def _check_numbers(body: bytes) -> None:
-    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if any(_LONG_NUMBER in part.translate(_DIGITS) for part in unescaped.split(b'"')[::2]):
-        raise InvalidRequest(f"A number has more than {MAX_DIGITS} digits.", code="number_too_long")
-
-
-def _check_duplicates(body: bytes) -> None:
-    """A field twice may be read differently here and at the model."""
-    top: list[tuple[str, Any]] = []
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        top[:] = pairs
-        return {}
-
-    try:
-        json.loads(body, object_pairs_hook=keep)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
-    names = [name for name, _ in top if name in DECIDING]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidRequest(f"The field {name!r} appears twice.", code="duplicate_field", param=name)
 
 
 def _check_present(name: str, value: Raw) -> None:

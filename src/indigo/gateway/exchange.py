@@ -17,6 +17,7 @@ from indigo.gateway.stream import DONE
 from indigo.gateway.upstream.call import Call
 from indigo.kernel.errors import IndigoError
 
+LAST = b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE)
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -43,11 +44,15 @@ class Exchange:
         "_connection",
         "_parts",
         "_transport",
+        "admitted",
         "begun",
         "call",
+        "chunked",
         "digest",
         "disconnected",
+        "expects",
         "grant",
+        "headless",
         "id",
         "keep_alive",
         "linger",
@@ -75,6 +80,12 @@ class Exchange:
         self.more_body = True
         self.linger = False
         """The client still sends: close only our side, so that it reads the answer and not a reset."""
+        self.expects = False
+        """The client waits for a 100 (Continue) that it has not been sent yet."""
+        self.chunked = True
+        self.headless = False
+        """A HEAD request: its answer has no body (RFC 9110 §9.3.2)."""
+        self.admitted = False
         self.begun = False
         self.response_complete = False
         self.disconnected = False
@@ -106,22 +117,26 @@ class Exchange:
         self.begun = True
         head = (
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-store\r\n"
-            b"x-accel-buffering: no\r\ntransfer-encoding: chunked\r\n"
+            b"x-accel-buffering: no\r\n"
         )
-        self._transport.write(b"%b%b\r\n%x\r\n%b\r\n" % (head, self._tail(), len(data), data))
+        if self.chunked:
+            framing = b"transfer-encoding: chunked\r\n"
+            self._transport.write(b"%b%b%b\r\n%x\r\n%b\r\n" % (head, framing, self._tail(), len(data), data))
+        else:
+            self._transport.write(b"%b%b\r\n%b" % (head, self._tail(), data))
 
     def write(self, data: bytes) -> None:
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def end(self) -> None:
         """The stream was whole."""
-        self._transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+        self._transport.write(LAST if self.chunked else DONE)
         self._completed()
 
     def break_off(self, error: IndigoError) -> None:
         """An error as the last event, and no final chunk: the client sees that the stream is not whole."""
         data = error_event(error, self.request_id)
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.write(data)
         self.keep_alive = False
         self._completed()
 
@@ -142,7 +157,7 @@ class Exchange:
             return
         line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         head = b"%bcontent-type: application/json\r\ncache-control: no-store\r\n%bcontent-length: %d\r\n%b\r\n"
-        self._transport.write(head % (line, extra, len(body), self._tail()) + body)
+        self._transport.write(head % (line, extra, len(body), self._tail()) + (b"" if self.headless else body))
         self._completed()
 
     def _tail(self) -> bytes:
@@ -153,8 +168,8 @@ class Exchange:
         self.response_complete = True
         self._parts.clear()
         if not self.keep_alive:
-            if self.linger and self._transport.can_write_eof():
-                self._transport.write_eof()
-            else:
+            if not self.linger:
                 self._transport.close()
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
         self._connection.on_response_complete()

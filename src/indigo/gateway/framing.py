@@ -13,7 +13,9 @@ MAX_HEADERS = 100
 MAX_HEAD = 32 * 1024
 
 Headers = list[tuple[bytes, bytes]]
-KNOWN = frozenset(b"host authorization content-length transfer-encoding x-request-id expect x-api-key api-key".split())
+KNOWN = frozenset(
+    b"host authorization content-length transfer-encoding x-request-id expect upgrade x-api-key api-key".split()
+)
 
 
 class HeadTooLarge(TooLarge):
@@ -26,16 +28,23 @@ class UrlTooLong(TooLarge):
     code = "url_too_long"
 
 
+class VersionNotSupported(InvalidRequest):
+    status = 505
+    code = "http_version_not_supported"
+
+
 class Head:
     """What the gateway wants to know of a request's headers, gathered in one pass."""
 
-    __slots__ = ("authorization", "chunked", "expect", "length", "other_credential", "request_id")
+    __slots__ = ("authorization", "chunked", "expects", "length", "other_credential", "request_id", "upgrade")
 
     def __init__(self) -> None:
         self.authorization: bytes | None = None
         self.other_credential: bytes | None = None
         self.request_id: bytes | None = None
-        self.expect: bytes | None = None
+        self.expects = False
+        """The client waits for a 100 (Continue) before it sends the body."""
+        self.upgrade = False
         self.length = 0
         self.chunked = False
 
@@ -43,13 +52,16 @@ class Head:
 def read_head(url: bytes, headers: Headers, version: str) -> Head:
     """Raises InvalidRequest, HeadTooLarge or UrlTooLong for a head that is not to be served.
 
-    Raises Unauthorized for more than one Authorization header: whose request is it?
+    Raises VersionNotSupported for what is neither HTTP/1.0 nor 1.1, and Unauthorized for more than one
+    Authorization header: whose request is it?
     """
     if len(url) > MAX_URL:
         raise UrlTooLong(f"The URL is longer than {MAX_URL} bytes.")
+    if version != "1.1" and version != "1.0":
+        raise VersionNotSupported("Use HTTP/1.1.")
     if len(headers) > MAX_HEADERS:
         raise HeadTooLarge(f"More than {MAX_HEADERS} headers.")
-    head, size, framings, hosts = _gather(headers)
+    head, size, framings, hosts = _gather(headers, version)
     if size > MAX_HEAD:
         raise HeadTooLarge(f"The headers are larger than {MAX_HEAD} bytes.")
     if framings > 1:
@@ -62,7 +74,7 @@ def read_head(url: bytes, headers: Headers, version: str) -> Head:
     return head
 
 
-def _gather(headers: Headers) -> tuple[Head, int, int, int]:
+def _gather(headers: Headers, version: str) -> tuple[Head, int, int, int]:
     """The head, the headers' size in bytes, and how many framing and Host headers there are."""
     head = Head()
     size = framings = hosts = 0
@@ -82,7 +94,9 @@ def _gather(headers: Headers) -> tuple[Head, int, int, int]:
         elif name == b"x-request-id":
             head.request_id = value
         elif name == b"expect":
-            head.expect = value
+            head.expects = value.lower() == b"100-continue" and version == "1.1"  # RFC 9110 §10.1.1
+        elif name == b"upgrade":
+            head.upgrade = True
         else:
             head.other_credential = value
     return head, size, framings, hosts

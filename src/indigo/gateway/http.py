@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from indigo.gateway import operations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 HOT = {path.encode(): operation for path, operation in operations.PATHS.items()}
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LINGER_SECONDS = 5.0
 SLURP = 64 * 1024
 """A refused request's body up to this size is read and thrown away, so that the connection can be used again."""
@@ -48,49 +50,109 @@ class GatewayProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.gateway = gateway
         self.url = b""
-        self.head_size = 0
+        self.raw_size = 0
         self.reading_since = 0.0
         """When the head or body now being read began; 0 when none is."""
         self.in_head = True
         self.idle_since = 0.0
         self.paused_since = 0.0
+        self.current: Any = None
+        """What is being answered, or was last; `cycle` is what was read last, and may still wait for its turn."""
+        self.lingering = False
+        """The last answer is out and our side closed; whatever still comes in is thrown away."""
+        self.draining = False
+        self.upgrading = False
+        """What was read last offered to go over to another protocol, which is ignored."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.reading_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cycle = self.cycle
         super().connection_lost(exc)
-        for exchange in (cycle, *(queued for queued, _ in self.pipeline)):
-            if type(exchange) is Exchange:
-                exchange.disconnected = True
-                if exchange.steps is not None:
-                    exchange.steps.cancel()
         self.pipeline.clear()
+        current = self.current
+        self.current = None
+        if current is None:
+            return
+        current.disconnected = True
+        if type(current) is not Exchange:
+            current.message_event.set()
+        elif current.steps is not None:
+            current.steps.end()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.in_head and self.reading_since and not self.transport.is_closing():
-            self.head_size += len(data)
-            if self.head_size > MAX_HEAD + MAX_URL:
-                self.reject(HeadTooLarge(f"The headers are larger than {MAX_HEAD} bytes."))
+        if self.lingering:
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.reject(InvalidRequest("This is not a valid HTTP/1.1 request.", code="invalid_http"))
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._go_on_without_upgrade(data[upgrade.args[0] :])
+        if self.reading_since:
+            self._count(len(data))
 
-    def send_400_response(self, msg: str) -> None:
-        self.reject(InvalidRequest("This is not a valid HTTP/1.1 request.", code="invalid_http"))
+    def _count(self, size: int) -> None:
+        """Bound what the parser gathers on its own: a head without end, trailers, chunk extensions."""
+        if self.raw_size < 0:
+            self.raw_size = 0  # it began somewhere in these bytes
+            return
+        self.raw_size += size
+        if self.in_head:
+            if self.raw_size > MAX_HEAD + MAX_URL:
+                self.reject(HeadTooLarge(f"The headers are larger than {MAX_HEAD} bytes."))
+        elif type(self.cycle) is Exchange and self.raw_size > 2 * self.gateway.max_body + SLURP:
+            self.reject(TooLarge(f"The body is larger than {self.gateway.max_body} bytes."))
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Read a request as if it had not offered another protocol (RFC 9110 §7.8); its body would be skipped."""
+        if not self.upgrading:
+            return
+        self.upgrading = False
+        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url), b"connection: close"]
+        lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in (b"upgrade", b"connection")]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def reject(self, error: IndigoError) -> None:
         """Answer what cannot be served at all, and close; the bytes that follow mean nothing."""
         self.reading_since = 0.0
-        if self.transport.is_closing():
+        if self.lingering or self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # an earlier answer is under way: nothing may be mixed into it
+        if not self._may_reject():
+            self.transport.abort()  # an answer is under way: nothing may be mixed into it
             return
-        exchange = self._exchange("", None, keep_alive=False)
+        cycle = self.cycle
+        if type(cycle) is Exchange and not cycle.response_complete:
+            exchange = cycle
+        else:
+            exchange = self._exchange("", None, keep_alive=False)
+        exchange.keep_alive = exchange.more_body = False
+        exchange.drop_body()
+        exchange.refusal = error
+        exchange.linger = True
         self.cycle = exchange
-        self.gateway.metrics.not_admitted("", error.status)
-        exchange.refuse(error)
+        self._answer(exchange)
+
+    def _may_reject(self) -> bool:
+        """Whether the next bytes sent would be the answer to what is being read now."""
+        cycle, current = self.cycle, self.current
+        if self.pipeline or (current is not None and current is not cycle and not current.response_complete):
+            return False
+        if cycle is None or cycle.response_complete:
+            return True
+        if type(cycle) is Exchange:
+            return cycle.steps is None
+        if cycle.response_started or not cycle.more_body:
+            return False
+        cycle.disconnected = True  # the application is reading a broken body: to it the client has left
+        cycle.message_event.set()
+        return True
 
     # Parser callbacks
 
@@ -98,22 +160,29 @@ class GatewayProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.in_head = True
-        self.head_size = 0
+        self.raw_size = -1
         if not self.reading_since:
             self.reading_since = self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if self.in_head:
+            self.headers.append((name.lower(), value))  # and no trailer: what a header says was decided by then
 
     def on_headers_complete(self) -> None:
         self.in_head = False
-        if self.transport.is_closing():
+        if self.lingering or self.transport.is_closing():
             return
         version = self.parser.get_http_version()
         try:
             head = read_head(self.url, self.headers, version)
         except IndigoError as error:
             self.reject(error)
+            return
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            if head.upgrade:
+                self.upgrading = True
+            else:
+                self.reject(MethodNotAllowed("This is no proxy: CONNECT is not served."))
             return
         operation = HOT.get(self.url)
         if operation is not None:
@@ -133,37 +202,42 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.url = url
         self.headers.extend(headers)
-        self.expect_100_continue = head.expect is not None and head.expect.lower() == b"100-continue"
+        self.expect_100_continue = head.expects
         super().on_headers_complete()
 
     def _divert(self, operation: str, head: Head, version: str, *, stream: bool) -> None:
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
         exchange = self._exchange(operation, head.request_id, keep_alive=keep_alive)
         exchange.stream = stream
+        if version != "1.1":
+            exchange.chunked = False
         previous = self.cycle
         self.cycle = exchange
         if previous is not None and not previous.response_complete:
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, None))
         try:
-            self._admit_head(exchange, head, version)
+            self._admit_head(exchange, head)
         except IndigoError as error:
             exchange.refusal = error
-            if head.length > SLURP or head.chunked:
+            if head.length > SLURP or head.chunked or head.expects:
                 exchange.keep_alive = False
             if not exchange.keep_alive and (head.length or head.chunked):
                 self._refuse_early(exchange)
 
-    def _admit_head(self, exchange: Exchange, head: Head, version: str) -> None:
-        if self.parser.get_method() != b"POST":
+    def _admit_head(self, exchange: Exchange, head: Head) -> None:
+        method = self.parser.get_method()
+        if method != b"POST":
+            exchange.headless = method == b"HEAD"
             raise MethodNotAllowed(f"Use POST for {exchange.operation}.")
         self.gateway.authenticate(exchange, head)
         if head.length > self.gateway.max_body:
             raise TooLarge(f"The body is larger than {self.gateway.max_body} bytes.")
-        if version != "1.1" and exchange.stream:
-            raise InvalidRequest("Streams need HTTP/1.1.")
-        if head.expect is not None and head.expect.lower() == b"100-continue":
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if head.expects:
+            if self.pipeline:
+                exchange.expects = True
+            else:
+                self.transport.write(CONTINUE)
 
     def _exchange(self, operation: str, request_id: bytes | None, *, keep_alive: bool) -> Exchange:
         id = self.gateway.ids.next()
@@ -187,19 +261,18 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._refuse_early(exchange)
 
     def _refuse_early(self, exchange: Exchange) -> None:
-        """Answer before the body is in, and throw the rest of it away for a moment."""
+        """Answer before the body is in; what still comes is thrown away for a moment."""
         exchange.more_body = False
         exchange.linger = True
-        self.reading_since = self.loop.time()
         self._ready(exchange)
 
     def on_message_complete(self) -> None:
+        if self.upgrading:
+            return
         self.reading_since = 0.0
         exchange = self.cycle
         if type(exchange) is not Exchange:
             super().on_message_complete()
-        elif exchange.linger:
-            self.transport.close()
         elif exchange.more_body:
             exchange.more_body = False
             self._ready(exchange)
@@ -210,6 +283,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._answer(exchange)
 
     def _answer(self, exchange: Exchange) -> None:
+        self.current = exchange
         if exchange.refusal is not None:
             self.gateway.metrics.not_admitted(exchange.operation, exchange.refusal.status)
             extra = b"allow: POST\r\n" if exchange.refusal.status == 405 else b""
@@ -221,48 +295,75 @@ class GatewayProtocol(HttpToolsProtocol):
         steps.step()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.current = cycle
         if type(cycle) is not Exchange:
             super()._start_asgi_task(cycle, app)
         elif not cycle.more_body:
             self._answer(cycle)
+        elif cycle.expects:
+            self.transport.write(CONTINUE)
 
     def on_response_complete(self) -> None:
         """uvicorn's, with one sweep for all connections in place of a timer for each."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
         self.idle_since = self.loop.time()
-        self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
+        current = self.current
+        if type(current) is Exchange and current.linger:
+            self.lingering = True
+            self.reading_since = 0.0
+            self.pipeline.clear()
+            self.flow.resume_reading()
+        elif self.transport.is_closing():
+            return
+        elif self.pipeline:
+            self._next()
+        else:
+            self.flow.resume_reading()
+
+    def _next(self) -> None:
+        """Answer those that wait, in order, until one takes its time. A loop: calls within calls would pile up."""
+        if self.draining:
+            return
+        self.draining = True
+        try:
+            while self.pipeline and self.current.response_complete and not self.transport.is_closing():
+                cycle, app = self.pipeline.pop()
+                if not self.pipeline:
+                    self.flow.resume_reading()
+                self._start_asgi_task(cycle, app)
+        finally:
+            self.draining = False
 
     # Back-pressure and time
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self.paused_since = self.loop.time()
-        cycle = self.cycle
-        if type(cycle) is Exchange and cycle.call is not None:
-            cycle.call.pause()
+        current = self.current
+        if type(current) is Exchange and current.call is not None:
+            current.call.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self.paused_since = 0.0
-        cycle = self.cycle
-        if type(cycle) is Exchange and cycle.call is not None:
-            cycle.call.resume()
+        current = self.current
+        if type(current) is Exchange and current.call is not None:
+            current.call.resume()
 
     def sweep(self, now: float) -> None:
         """End a client that is too slow in sending or reading, or idle for too long."""
         limits = self.gateway.patience
         if self.paused_since and now - self.paused_since > limits.stalled:
             self.transport.abort()
+        elif self.lingering:
+            if now - self.idle_since > LINGER_SECONDS:
+                self.transport.abort()
+        elif self.transport.is_closing():
+            if now - self.idle_since > limits.keep_alive:
+                self.transport.abort()  # it does not even read its last answer
         elif self.reading_since:
-            lingering = self.cycle
-            if type(lingering) is Exchange and lingering.linger:
-                if now - self.reading_since > LINGER_SECONDS:
-                    self.transport.abort()
+            if self.flow.read_paused:
+                self.reading_since = now  # it is we who do not read
             elif now - self.reading_since > (limits.head if self.in_head else limits.body):
                 self.reject(ClientTooSlow("The request did not arrive in time."))
         elif (self.cycle is None or self.cycle.response_complete) and now - self.idle_since > limits.keep_alive:

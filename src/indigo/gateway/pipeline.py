@@ -10,13 +10,15 @@ import asyncio
 from typing import Protocol
 
 from indigo.gateway import body as bodies
-from indigo.gateway import operations, record
+from indigo.gateway import checks, operations, record
 from indigo.gateway.authorize import authorize
 from indigo.gateway.body import Ask
-from indigo.gateway.forward import Forwarder, passed_on
+from indigo.gateway.forward import Forwarder
 from indigo.gateway.ports import Grant, ModelEntry, Routes, Tokens
 from indigo.gateway.record import Accounts, Run
+from indigo.gateway.refusals import passed_on
 from indigo.gateway.request import Client, Request
+from indigo.gateway.steps import bridged
 from indigo.gateway.upstream.call import Call
 from indigo.kernel.errors import IndigoError, InvalidRequest
 
@@ -24,6 +26,9 @@ STREAMS = frozenset({operations.CHAT, operations.COMPLETIONS})
 
 
 class PipelineClient(Client, Protocol):
+    admitted: bool
+    """Set once the request has been admitted: from then on it is counted by its usage event."""
+
     @property
     def gone(self) -> bool:
         """The client has closed its connection."""
@@ -44,10 +49,13 @@ class Pipeline:
 
         Raises IndigoError; where a stream had begun, the client still needs to be told of it.
         """
+        if len(body) > checks.LARGE:
+            await bridged(checks.large(body))
         ask = bodies.read(body, operation)
         entry = authorize(grant, ask.model, operation, self._routes)
         streaming = self._streaming(ask, operation, stream)
         run = self._admit(grant, entry, ask, id, request_id, operation, streaming, len(body))
+        client.admitted = True
         request = Request(
             id=request_id, operation=operation, grant=grant, entry=entry, ask=ask, body=body, stream=streaming,
             client=client,
@@ -61,13 +69,21 @@ class Pipeline:
                 return None
             return self._whole(call, run)
         except IndigoError as error:
-            run.close(error.status, record.UPSTREAM_FAILED, run.seen())
+            run.close(
+                error.status, record.UPSTREAM_REJECTED if error.status == 400 else record.UPSTREAM_FAILED, run.seen()
+            )
             raise
         except asyncio.CancelledError:
-            run.close(499 if client.gone else 503, _left(client), run.seen())
+            if not client.gone:
+                run.close(503, record.INTERRUPTED, run.seen())
+            elif run.relay is not None and run.relay.finish_seen:
+                run.close(200, record.COMPLETED, run.seen())  # it left after the last word: that is no abort
+            else:
+                run.close(499, record.CLIENT_CLOSED, run.asked())
             raise
         finally:
-            run.close(500, record.INTERRUPTED, run.seen())
+            if not run.closed:
+                run.close(500, record.INTERRUPTED, run.seen())
 
     def _streaming(self, ask: Ask, operation: str, stream: bool) -> bool:
         streaming = bool(ask.stream or stream)
@@ -109,13 +125,7 @@ class Pipeline:
         except asyncio.CancelledError:
             ok = None
             call.cancel()
-            if relay.finished.done and not relay.finished.failed:
-                run.close(200, record.COMPLETED, run.seen())  # it left after the last word: that is no abort
             raise
         finally:
             self._forwarder.done(call, run, ok=ok)
         run.close(200, record.COMPLETED, run.seen())
-
-
-def _left(client: PipelineClient) -> str:
-    return record.CLIENT_CLOSED if client.gone else record.INTERRUPTED

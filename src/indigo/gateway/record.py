@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from indigo.gateway import usage
 from indigo.gateway.metrics import Metrics
 from indigo.gateway.ports import (
@@ -50,7 +52,6 @@ class Accounts:
 class Run:
     __slots__ = (
         "_accounts",
-        "_closed",
         "_entry",
         "_grant",
         "_operation",
@@ -61,6 +62,7 @@ class Run:
         "_stream",
         "attempts",
         "begun",
+        "closed",
         "first_byte",
         "id",
         "journalled",
@@ -81,7 +83,7 @@ class Run:
         self._stream = stream
         self._prompt_estimate = prompt_estimate
         self._reservation = reservation
-        self._closed = False
+        self.closed = False
         self._started = time.monotonic()
         self._started_at = time.time()  # noqa: TID251 - the hot path reads the clock itself: 40 ns against 120
         self.id = id
@@ -107,18 +109,19 @@ class Run:
             )  # fmt: skip
         except BaseException:
             self._accounts.limits.settle(self._reservation, Tokens(), 0)
-            self._closed = True
+            self.closed = True
             raise
         self._accounts.open.add(self)
 
     def close(self, status: int, outcome: str, tokens: Tokens) -> None:
         """Settle and journal the end; later calls do nothing, so that every way out may call it."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         accounts = self._accounts
         accounts.open.discard(self)
-        spent = usage.price_of(tokens, self.price) if outcome != UPSTREAM_REJECTED else 0
+        free = outcome == UPSTREAM_REJECTED or (outcome == UPSTREAM_FAILED and not tokens.prompt + tokens.completion)
+        spent = 0 if free else usage.price_of(tokens, self.price)
         accounts.limits.settle(self._reservation, tokens, spent)
         now = time.monotonic()
         latency = int((now - self._started) * 1e6)
@@ -141,9 +144,18 @@ class Run:
         relay = self.relay
         if relay is None or not relay.begun:
             return Tokens(estimated=True)
-        if relay.tokens is not None:
-            return relay.tokens
-        return Tokens(prompt=self._prompt_estimate, completion=relay.events, estimated=True)
+        stated = relay.tokens
+        if stated is None:
+            return Tokens(prompt=self._prompt_estimate, completion=relay.events, estimated=True)
+        if relay.events > relay.events_stated and stated.completion < relay.events:
+            return msgspec.structs.replace(stated, completion=relay.events, estimated=True)  # stated before the content
+        return stated
+
+    def asked(self) -> Tokens:
+        """What a client that left before the first byte has cost: the endpoint was at work on its prompt."""
+        if self.attempts and (self.relay is None or not self.relay.begun):
+            return Tokens(prompt=self._prompt_estimate, estimated=True)
+        return self.seen()
 
     def estimate(self, answer_bytes: int) -> Tokens:
         """For a whole answer that states no usage."""

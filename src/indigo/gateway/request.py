@@ -47,9 +47,12 @@ class Request:
         self.client = client
         self._body = body
 
-    def payload(self, target: Target) -> bytes:
-        """The bytes to send to `target`: a head of our own, and the client's body wherever it can stay as it is."""
-        body = self._for(target)
+    def payload(self, entry: ModelEntry, target: Target) -> bytes:
+        """The bytes to send to `target`: a head of our own, and the client's body wherever it can stay as it is.
+
+        `entry` is the model that is asked: this request's own, or one it falls back to.
+        """
+        body = self._for(entry, target)
         endpoint = target.endpoint
         address = endpoint.address
         lines = "".join([f"{name}: {value}\r\n" for name, value in endpoint.headers])
@@ -62,7 +65,7 @@ class Request:
         )
         return head.encode("latin-1") + body
 
-    def _for(self, target: Target) -> bytes:
+    def _for(self, entry: ModelEntry, target: Target) -> bytes:
         changes: dict[str, Any] = {}
         ask = self.ask
         if target.served_name != ask.model:
@@ -72,6 +75,6 @@ class Request:
                 changes["stream"] = True
             if not ask.wants_usage:
                 changes["stream_options"] = bodies.usage_option(self._body)
-        if self.entry.single_tool_choice:
+        if entry.single_tool_choice:
             changes.update(bodies.single_tool(self._body, ask))
         return bodies.rewritten(self._body, changes) if changes else self._body

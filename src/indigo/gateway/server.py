@@ -114,5 +114,6 @@ class Gateway:
         if exchange.begun:
             exchange.break_off(error)
         else:
-            self.metrics.not_admitted(exchange.operation, error.status)
+            if not exchange.admitted:
+                self.metrics.not_admitted(exchange.operation, error.status)
             exchange.refuse(error)

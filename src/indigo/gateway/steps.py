@@ -85,38 +85,50 @@ class Steps:
             self._waits_for = waits_for
             waits_for.waiter = self
             if self._cancelled:
-                self.cancel()
+                self.end()
 
     def cancel(self, msg: str | None = None) -> None:
+        """As a task's: takes effect in the event loop's next round, so that it may be called in a loop over all."""
+        asyncio.get_running_loop().call_soon(self.end)
+
+    def end(self) -> None:
+        """Raise CancelledError in the coroutine, before this returns where it waits."""
         if self._waits_for is None or self._running:
             self._cancelled = True  # takes effect at the next wait
             return
         self._cancelled = False
         self._waits_for.waiter = None
         self._waits_for = None
-        self.step(asyncio.CancelledError(msg))
+        self.step(asyncio.CancelledError())
 
     def _ended(self) -> None:
         self._waits_for = None
         self._on_end(self)
 
 
-async def bridged(awaitable: Awaitable[T]) -> T:
-    """Wait for something of asyncio's within steps. Cancelled together with them."""
+async def bridged(awaitable: Awaitable[T], *, unwanted: Callable[[T], None] | None = None) -> T:
+    """Wait for something of asyncio's within steps. Cancelled together with them.
+
+    `unwanted` takes a result that came in the instant in which the waiting was cancelled.
+    """
     signal: Signal[T] = Signal()
     task = asyncio.ensure_future(awaitable)
+    left = False
 
     def passed_on(ended: asyncio.Future[T]) -> None:
         if ended.cancelled():
             signal.fail(asyncio.CancelledError())
         elif (error := ended.exception()) is not None:
             signal.fail(error)
-        else:
+        elif not left:
             signal.set(ended.result())
+        elif unwanted is not None:
+            unwanted(ended.result())
 
     task.add_done_callback(passed_on)
     try:
         return await signal
     finally:
+        left = True
         if not task.done():
             task.cancel()

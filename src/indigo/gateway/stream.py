@@ -33,12 +33,13 @@ class Relay:
         "_client",
         "_done_seen",
         "_error",
-        "_finish_seen",
         "_keep_usage",
         "_parts",
         "_parts_size",
         "begun",
         "events",
+        "events_stated",
+        "finish_seen",
         "finished",
         "first_byte",
         "tokens",
@@ -50,12 +51,14 @@ class Relay:
         self._call: Call | None = None
         self._done_seen = False
         self._error: IndigoError | None = None
-        self._finish_seen = False
         self._parts: list[bytes] = []
         self._parts_size = 0
         self.begun = False
         self.events = 0
         """Events that carried choices: for a stream that states no usage, about its completion tokens."""
+        self.events_stated = 0
+        """How many of them had come when `tokens` were stated."""
+        self.finish_seen = False
         self.first_byte = 0.0
         self.tokens: Tokens | None = None
         self.finished: Signal[None] = Signal()
@@ -125,35 +128,52 @@ class Relay:
         return self._counted(event, found)
 
     def _counted(self, event: bytes, found: usage.Event) -> bytes:
-        if found.usage is not None:
+        if found.choices:
+            self.events += 1
+            for choice in found.choices:
+                if choice.finish_reason:
+                    self.finish_seen = True
+        elif not self._keep_usage and found.usage is not None:
+            event = b""
+        if found.usage:
             self.tokens = found.usage.tokens()
-        if not found.choices:
-            return event if self._keep_usage or found.usage is None else b""
-        self.events += 1
-        for choice in found.choices:
-            if choice.finish_reason:
-                self._finish_seen = True
+            self.events_stated = self.events
         return event
 
     def _complete(self, data: bytes) -> bytes:
         """What is complete of the events so far, with line ends made LF (WHATWG HTML §9.2.6)."""
-        self._parts.append(data)
-        self._parts_size += len(data)
-        if b"\n" not in data and b"\r" not in data:
-            if self._parts_size > MAX_EVENT:
-                self._break(UpstreamFailed("The model sent an event that is too large.", code="upstream_garbage"))
-            return b""
-        text = b"".join(self._parts)
+        last = self._parts[-1] if self._parts else b""
+        if last.endswith(b"\r"):  # was held back: its LF may be in this packet
+            data = b"\r" + data
+            if len(last) > 1:
+                self._parts[-1] = last = last[:-1]
+            else:
+                self._parts.pop()
+                last = self._parts[-1] if self._parts else b""
         held = b""
-        if text.endswith(b"\r"):
-            text, held = text[:-1], b"\r"  # its LF may be in the next packet
-        if b"\r" in text:
-            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        cut = text.rfind(b"\n\n") + 2
-        rest = (text[cut:] if cut > 1 else text) + held
-        self._parts = [rest] if rest else []
-        self._parts_size = len(rest)
-        return text[:cut] if cut > 1 else b""
+        if b"\r" in data:
+            if data.endswith(b"\r"):
+                data, held = data[:-1], b"\r"
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        cut = (last[-1:] + data).rfind(b"\n\n")
+        if cut < 0:
+            self._keep(data + held)
+            return b""
+        cut += 2 - len(last[-1:])
+        text = b"".join(self._parts) + data[:cut]
+        self._parts.clear()
+        self._parts_size = 0
+        self._keep(data[cut:] + held)
+        return text
+
+    def _keep(self, part: bytes) -> None:
+        """Part of an event whose end is still to come."""
+        if part:
+            self._parts.append(part)
+            self._parts_size += len(part)
+        if self._parts_size > MAX_EVENT:
+            self._parts.clear()
+            self._break(UpstreamFailed("The model sent an event that is too large.", code="upstream_garbage"))
 
     def ended(self) -> None:
         """The endpoint ended its answer in good order. Without [DONE] it counts as whole if a finish_reason came."""
@@ -163,7 +183,7 @@ class Relay:
             self.feed(b"\n\n")
         if self.finished.done:
             return
-        if self._finish_seen:
+        if self.finish_seen:
             self._finish()
         else:
             self._break(UpstreamFailed("The model's answer ended before it was complete.", code="upstream_truncated"))

@@ -10,8 +10,8 @@ PERIOD_SECONDS = 0.25
 
 
 class Sweepable(Protocol):
-    def sweep(self, now: float) -> None:
-        """End what has passed its deadline; `now` is the event loop's time."""
+    def sweep(self, now: float) -> bool:
+        """End what has passed its deadline; `now` is the event loop's time. True: forget me."""
         ...
 
 
@@ -29,6 +29,11 @@ class Sweeper:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+    @property
+    def size(self) -> int:
+        """How many things are watched that come and go."""
+        return len(self._items)
 
     def add(self, item: Sweepable) -> None:
         self._items.add(item)
@@ -52,7 +57,8 @@ class Sweeper:
         self._handle = loop.call_later(PERIOD_SECONDS, self._tick)
         now = loop.time()
         for item in list(self._items):
-            item.sweep(now)
+            if item.sweep(now):
+                self._items.discard(item)
         for pool in self._pools:
             pool.sweep(now)
         for call in self._also:

@@ -14,12 +14,14 @@ from indigo.gateway.steps import Signal
 from indigo.gateway.upstream.connection import Connection, Headers
 
 MAX_ANSWER = 64 * 1024 * 1024
+LAST_BYTES_SECONDS = 2.0
 
 
 class AttemptFailed(Exception):
     """The endpoint gave no answer that could be passed on. `stale` means: a reused connection was already closed.
 
     `text` is safe to show; `status` is the endpoint's, or 0; `retry_after` seconds where it asked for a pause.
+    `ours` means that it was never asked, for a reason that lies on this side.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class AttemptFailed(Exception):
         retry_after: float | None = None,
         stale: bool = False,
         timeout: bool = False,
+        ours: bool = False,
     ) -> None:
         super().__init__(text)
         self.text = text
@@ -37,10 +40,13 @@ class AttemptFailed(Exception):
         self.retry_after = retry_after
         self.stale = stale
         self.timeout = timeout
+        self.ours = ours
 
 
 class StreamReceiver(Protocol):
-    """Where a stream's bytes go."""
+    """Where a stream's bytes go. `finished` happens at its last word."""
+
+    finished: Signal[None]
 
     def feed(self, data: bytes) -> None: ...
     def ended(self) -> None: ...
@@ -135,17 +141,33 @@ class Call:
             self.relay.lost(reason)
         elif not self.answered.done:
             stale = self.connection.used and not answered
-            self.answered.fail(AttemptFailed(reason, stale=stale))
+            self.answered.fail(AttemptFailed(reason, status=self.status, stale=stale))
 
-    def sweep(self, now: float) -> None:
-        """End what takes too long: the first byte, or the silence between two."""
+    def let_go(self) -> None:
+        """The stream has said its last word; the transfer gets a moment to end, so that the connection can stay."""
+        self.paused = False
+        self.deadline = self._time() + LAST_BYTES_SECONDS
+        if self.connection.receiver is self:
+            self.connection.resume_reading()
+
+    def sweep(self, now: float) -> bool:
+        """End what takes too long: the first byte, the silence between two, or the end after the last word.
+
+        True once there is nothing more to watch.
+        """
+        if self.connection.receiver is not self and self.answered.done:
+            return True
         if not self.answered.done:
             if now > self.deadline:
                 self._fail("it did not answer in time", timeout=True)
+        elif self.relay is not None and self.relay.finished.done:
+            if now > self.deadline:
+                self.connection.abort()
         elif self._stream and not self.paused and now - self.last_data > self.idle_seconds:
             self.connection.abort()
             assert self.relay is not None
             self.relay.lost("its answer stood still for too long", timeout=True)
+        return False
 
     def cancel(self) -> None:
         """Stop the endpoint; nobody waits for the answer any more."""

@@ -153,6 +153,8 @@ class Connection(asyncio.Protocol):
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._complete:
+            raise ValueError("a second answer to one request")
         status = self._parser.get_status_code()
         if status < 200:
             return

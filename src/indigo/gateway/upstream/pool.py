@@ -16,12 +16,16 @@ class ConnectFailed(Exception):
     """No connection; the text says why, without addresses."""
 
 
+class PoolFull(ConnectFailed):
+    """Our own bound on connections to one endpoint is reached: that is no failure of the endpoint."""
+
+
 class Pool:
     def __init__(self, address: Address, *, most: int, connect_seconds: float) -> None:
         self._address = address
         self._most = most
         self._connect_seconds = connect_seconds
-        self._idle: list[Connection] = []
+        self._idle: dict[Connection, None] = {}
         self._open: set[Connection] = set()
         self._dialling = 0
         self._loop = asyncio.get_running_loop()
@@ -34,7 +38,7 @@ class Pool:
     def idle(self) -> Connection | None:
         """A connection that waits for work, or None."""
         while self._idle:
-            connection = self._idle.pop()
+            connection, _ = self._idle.popitem()
             if connection.usable():
                 return connection
         return None
@@ -42,7 +46,7 @@ class Pool:
     async def dial(self) -> Connection:
         """A new connection. Raises ConnectFailed."""
         if len(self._open) + self._dialling >= self._most:
-            raise ConnectFailed("all its connections are in use")
+            raise PoolFull("all its connections are in use")
         loop = self._loop
         address = self._address
         self._dialling += 1
@@ -63,27 +67,26 @@ class Pool:
             raise ConnectFailed(f"it cannot be reached ({type(error).__name__})") from None
         finally:
             self._dialling -= 1
+        if not connection.usable():
+            raise ConnectFailed("it closed the connection at once")
         self._open.add(connection)
         return connection
 
     def released(self, connection: Connection) -> None:
         connection.idle_since = self._loop.time()
-        self._idle.append(connection)
+        self._idle[connection] = None
 
     def closed(self, connection: Connection) -> None:
         self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._idle.pop(connection, None)
 
-    def sweep(self, now: float) -> None:
+    def sweep(self, now: float) -> bool:
         """Close what has been idle too long."""
         oldest = now - IDLE_SECONDS
-        keep = [connection for connection in self._idle if connection.idle_since >= oldest]
-        if len(keep) != len(self._idle):
-            stale = [connection for connection in self._idle if connection.idle_since < oldest]
-            self._idle = keep
-            for connection in stale:
-                connection.abort()
+        for connection in [each for each in self._idle if each.idle_since < oldest]:
+            del self._idle[connection]
+            connection.abort()
+        return False
 
     def close(self) -> None:
         """Close the idle ones; busy ones close when their call ends."""
