@@ -20,7 +20,7 @@ from indigo.processes.storage import prepare
 from indigo.processes.wiring import Parts
 from tests.support.waiting import until
 
-LOOK = "SELECT changes."
+LOOK = "SELECT change_counters."
 BACKGROUND = (LOOK, "INSERT INTO usage_events", "UPDATE api_keys SET last_used_at")
 """What the server does on its own: usage in batches, when a key was used, the look for changes made elsewhere."""
 
