@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,9 +34,28 @@ class Handler(BaseHTTPRequestHandler):
             self._json(404, {"error": {"message": message, "type": "NotFoundError", "param": "model", "code": 404}})
             return
         usage = {"prompt_tokens": 20, "total_tokens": 21, "completion_tokens": 1}
-        message: Any = {"role": "assistant", "content": "hi", "tool_calls": []}
+        frame = {"id": "chatcmpl-1", "created": 1_750_000_000, "model": request["model"]}
+        if request.get("stream"):
+            self._stream({**frame, "object": "chat.completion.chunk"}, usage)
+            return
+        message = {"role": "assistant", "content": "hi", "tool_calls": []}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "stop_reason": None}
-        self._json(200, {"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], "usage": usage})
+        self._json(200, {**frame, "object": "chat.completion", "choices": [choice], "usage": usage})
+
+    def _stream(self, frame: dict[str, object], usage: dict[str, int]) -> None:
+        """A chunk with the role, one with the word and the end, one with the usage, as vLLM sends them."""
+        first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        last = {**first, "delta": {"content": "hi"}, "finish_reason": "stop", "stop_reason": None}
+        chunks = [{**frame, "choices": [first]}, {**frame, "choices": [last]}, {**frame, "choices": [], "usage": usage}]
+        events = [json.dumps(chunk) for chunk in chunks]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for event in [*events, "[DONE]"]:
+            data = f"data: {event}\n\n".encode()
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.wfile.write(b"0\r\n\r\n")
 
     def _allowed(self) -> bool:
         if self.headers["Authorization"] == f"Bearer {os.environ['VLLM_API_KEY']}":

@@ -256,7 +256,7 @@ def test_whatever_happens_at_most_one_probe_runs_and_only_its_success_closes_the
         "http://host\r\nX: y",
         "http://host:99999",
         "http://höst",
-        "unix:/tmp/a b",
+        "unix:/tmp/a\0b",
         "unix:relative",
         "",
     ],
@@ -274,4 +274,5 @@ def test_addresses_are_read_as_written() -> None:
     assert (secure.port, secure.tls, secure.prefix) == (443, True, "/openai/v1")
     assert secure.authority == "api.example.com"
     assert parse_address("unix:/run/x.sock").unix == "/run/x.sock"
+    assert parse_address("unix:/home/Jörg K/x.sock").unix == "/home/Jörg K/x.sock"
     assert parse_address("http://[::1]:80").authority == "[::1]"

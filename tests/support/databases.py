@@ -137,11 +137,21 @@ def database_url(engine_name: str, tmp_path: Path, request: pytest.FixtureReques
     yield from _postgresql_database(request.getfixturevalue("postgresql_server"), template)
 
 
-def _postgresql_database(server: PostgresqlServer, template: str) -> Iterator[str]:
+def create_database(server: PostgresqlServer, template: str) -> str:
+    """The name of a new database, a copy of `template`."""
     name = new_id("test").lower()
     server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield server.url(name)
+    return name
+
+
+def drop_database(server: PostgresqlServer, name: str) -> None:
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _postgresql_database(server: PostgresqlServer, template: str) -> Iterator[str]:
+    name = create_database(server, template)
+    yield server.url(name)
+    drop_database(server, name)
 
 
 @pytest_asyncio.fixture

@@ -51,12 +51,14 @@ def parse_address(base_url: str) -> Address:
 
     Raises ValueError, naming what is wrong, for anything else.
     """
+    if base_url.startswith("unix:/"):
+        if "\0" in base_url:
+            raise ValueError(f"{base_url!r} contains a NUL")
+        return Address(host="localhost", port=80, tls=False, prefix="/v1", unix=base_url[5:])
     if any(ord(letter) <= 32 or ord(letter) == 127 for letter in base_url):
         raise ValueError(f"{base_url!r} contains a space or control character")
     if not base_url.isascii():
         raise ValueError(f"{base_url!r} has letters outside ASCII; write the host in its xn-- form")
-    if base_url.startswith("unix:/"):
-        return Address(host="localhost", port=80, tls=False, prefix="/v1", unix=base_url[5:])
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{base_url!r} is not an http://, https:// or unix:/ address")
