@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import openai
@@ -249,7 +250,8 @@ async def test_hostile_usage_is_not_believed() -> None:
             assert said.prompt_tokens == prompt or prompt < 0, name
             assert (said.completion_tokens, said.estimated) == (completion, estimated), name
             assert 0 <= said.cached_tokens <= said.prompt_tokens < 100
-        for hostile in (-1, 1e18, "x", [], {"prompt_tokens": -1}, {"prompt_tokens": "7"}, None):
+        hostiles: list[Any] = [-1, 1e18, "x", [], {"prompt_tokens": -1}, {"prompt_tokens": "7"}, None]
+        for hostile in hostiles:
             wall.scripts.append([whole({**answer(), "usage": hostile})])
             assert (await ask(world.port)).status == 200
             assert world.sink.events[-1].estimated

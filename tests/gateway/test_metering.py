@@ -14,9 +14,9 @@ from indigo.gateway.ports import Grant, Price
 from indigo.kernel import api_keys
 from indigo.kernel.errors import Unavailable
 from tests.support.ports import World
-from tests.support.raw import ask, chat, connected, request
+from tests.support.raw import Answer, ask, chat, connected, request
 from tests.support.waiting import until
-from tests.support.wall import DONE, END, Wall, answer, chunk, event, head, stream, usage, whole
+from tests.support.wall import DONE, END, Step, Wall, answer, chunk, event, head, stream, usage, whole
 
 TOKENS = 8
 WORDS = [event(f" {number}") for number in range(TOKENS)]
@@ -37,7 +37,7 @@ def settled(world: World, *endpoints: Endpoint) -> bool:
 @pytest.mark.parametrize("token", [0, 1, TOKENS // 2, TOKENS - 1])
 async def test_a_client_that_leaves_stops_the_endpoint_and_pays_for_what_was_made(token: int) -> None:
     world = World()
-    script = [head() + b"".join(chunk(one) for one in WORDS[:token]), "hang"]
+    script: list[Step] = [head() + b"".join(chunk(one) for one in WORDS[:token]), "hang"]
     async with Wall(*script).serving() as wall, world.serving():
         (endpoint,) = world.model("m", wall.url)
         async with connected(world.port) as socket:
@@ -116,7 +116,7 @@ def sockets() -> int:
 async def test_two_thousand_aborts_leave_nothing_behind() -> None:
     world = World()
     rng = random.Random(3)
-    script = [
+    script: list[Step] = [
         head(),
         *(chunk(one) for one in WORDS),
         0.001,
@@ -160,7 +160,7 @@ async def test_at_shutdown_streams_finish_in_time_or_are_told() -> None:
         async with world.serving(drain=1):
             (endpoint,) = world.model("m", wall.url)
             wall.scripts = [quick, [head(), words[0], "hang"], ["hang"]]
-            answers = []
+            answers: list[asyncio.Future[Answer]] = []
             for body in (chat(stream=True), chat(stream=True), chat()):
                 answers.append(asyncio.ensure_future(ask(world.port, body)))
                 await until(lambda: len(wall.received) == len(answers))
