@@ -9,6 +9,4 @@ pytest_plugins = ["tests.support.databases"]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "promise(*ids): the promises that this test shows to be kept")
-    config.addinivalue_line(
-        "markers", "threat(*ids): the attacks or faults that this test shows to be harmless"
-    )
+    config.addinivalue_line("markers", "threat(*ids): the attacks or faults that this test shows to be harmless")

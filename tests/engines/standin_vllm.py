@@ -32,16 +32,12 @@ class Handler(BaseHTTPRequestHandler):
             return
         if request["model"] != self.arguments.served_model_name:
             message = f"The model `{request['model']}` does not exist."
-            self._json(
-                404, {"error": {"message": message, "type": "NotFoundError", "param": "model", "code": 404}}
-            )
+            self._json(404, {"error": {"message": message, "type": "NotFoundError", "param": "model", "code": 404}})
             return
         usage = {"prompt_tokens": 20, "total_tokens": 21, "completion_tokens": 1}
         message: Any = {"role": "assistant", "content": "hi", "tool_calls": []}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "stop_reason": None}
-        self._json(
-            200, {"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], "usage": usage}
-        )
+        self._json(200, {"id": "chatcmpl-1", "object": "chat.completion", "choices": [choice], "usage": usage})
 
     def _allowed(self) -> bool:
         if self.headers["Authorization"] == f"Bearer {os.environ['VLLM_API_KEY']}":

@@ -111,11 +111,19 @@ async def test_the_kind_of_a_file_s_model_is_read_from_it(tmp_path: Path) -> Non
 
 
 async def test_an_unusable_file_does_not_stop_the_start_but_is_reported(tmp_path: Path) -> None:
-    async with launched(tmp_path, model=str(tmp_path / "missing.gguf")) as engines:
+    foreign = tmp_path / "foreign.gguf"
+    foreign.write_bytes(b"PK\x03\x04" * 4096)
+    async with launched(tmp_path, model=str(foreign)) as engines:
         assert not await engines.wait_ready(10)
         [state] = engines.states()
         assert state.state == "failed"
-        assert "does not exist" in state.reason
+        assert "foreign.gguf" in state.reason
+
+
+async def test_a_file_that_does_not_exist_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"missing\.gguf does not exist"):
+        async with launched(tmp_path, model=str(tmp_path / "missing.gguf")):
+            pass
 
 
 async def test_vllm_is_offered_with_its_key(tmp_path: Path) -> None:
@@ -137,9 +145,7 @@ async def test_the_mock_is_offered_on_a_socket(tmp_path: Path) -> None:
     async with launched(tmp_path, engine="mock") as engines:
         [offer] = engines.offers
         assert "mock-fault-500" in {model.id for model in offer.models}
-        status, body = await ask(
-            offer.base_url, "/v1/chat/completions", {"model": "mock", "messages": MESSAGES}
-        )
+        status, body = await ask(offer.base_url, "/v1/chat/completions", {"model": "mock", "messages": MESSAGES})
         assert status == 200
         assert body["choices"][0]["message"]["content"].startswith("Hello")
 

@@ -134,9 +134,7 @@ FILES: dict[str, Callable[[bytes], bytes | None]] = {
 
 @pytest.mark.threat("F23")
 @pytest.mark.parametrize("reason", FILES)
-async def test_a_file_that_cannot_be_loaded_is_reported_once(
-    tmp_path: Path, whole: bytes, reason: str
-) -> None:
+async def test_a_file_that_cannot_be_loaded_is_reported_once(tmp_path: Path, whole: bytes, reason: str) -> None:
     content = FILES[reason](whole)
     path = tmp_path / "model.gguf"
     if content is not None:

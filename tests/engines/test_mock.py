@@ -175,8 +175,6 @@ async def test_a_huge_event_is_a_hundred_mebibytes_on_one_line(upstream: mock.Mo
 async def test_every_fault_has_a_model_and_other_names_are_refused(upstream: mock.Mock) -> None:
     _, listed = await ask(address(upstream), "/v1/models")
     assert {model["id"] for model in listed["data"]} == {"mock", *mock.FAULT_MODELS}
-    status, body = await ask(
-        address(upstream), "/v1/chat/completions", {"model": "mock-fault-x", "messages": []}
-    )
+    status, body = await ask(address(upstream), "/v1/chat/completions", {"model": "mock-fault-x", "messages": []})
     assert status == 404
     assert "half-stream" in body["error"]["message"]

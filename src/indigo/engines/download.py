@@ -77,9 +77,7 @@ def _fetch(opened: Hub, reference: Reference, folder: Path) -> Path:
     if not (_mark(path).is_file() and _mark(path).read_text() == (expected or "")):
         if expected is not None and _sha256(path) != expected:
             path.unlink()
-            raise DownloadFailed(
-                f"{file} of {reference.repo} arrived damaged: its checksum is wrong. It was removed."
-            )
+            raise DownloadFailed(f"{file} of {reference.repo} arrived damaged: its checksum is wrong. It was removed.")
         _mark(path).write_text(expected or "")
     return path
 

@@ -138,9 +138,7 @@ async def launch(
     return engines
 
 
-def _start_vllm(
-    engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None
-) -> None:
+def _start_vllm(engines: Engines, settings: Settings, tasks: Tasks, clock: Clock, timing: Timing | None) -> None:
     key = settings.vllm_internal_key or secrets.token_urlsafe(32)
     made = vllm.build(settings, settings.vllm_port or _free_port(), key)
     length = settings.vllm_max_model_len or settings.context_length or None
@@ -168,11 +166,7 @@ async def _start_llama(
             continue
         header = None if source.demo else await asyncio.to_thread(_header, source.path)
         kind = _kind(slot, header)
-        context = (
-            settings.context_length
-            or min(header.context_length if header else 0, MOST_CONTEXT)
-            or MOST_CONTEXT
-        )
+        context = settings.context_length or min(header.context_length if header else 0, MOST_CONTEXT) or MOST_CONTEXT
         config = ChildConfig(
             path=str(source.path),
             socket=str(engines.socket_folder(settings.data_dir) / f"{slot}.sock"),
@@ -186,12 +180,8 @@ async def _start_llama(
             threads=settings.threads or (1 if source.demo else 0),
             gpu_layers=settings.gpu_layers,
         )
-        model = OfferedModel(
-            source.id, source.id, OPERATIONS[kind], context, single_tool_choice=kind == "chat"
-        )
-        offer = EngineOffer(
-            "llama" if slot == "chat" else "llama-embedding", f"unix:{config.socket}", (model,)
-        )
+        model = OfferedModel(source.id, source.id, OPERATIONS[kind], context, single_tool_choice=kind == "chat")
+        offer = EngineOffer("llama" if slot == "chat" else "llama-embedding", f"unix:{config.socket}", (model,))
         engines.add(offer, Supervisor(engine.child(config), tasks, clock, timing))
 
 
@@ -211,24 +201,20 @@ def _kind(slot: str, header: model_file.Header | None) -> Kind:
     return "chat"
 
 
-async def _source(
-    engines: Engines, settings: Settings, wanted: str, demo_id: str, hub: str | None
-) -> _Source | None:
-    demo = _Source(
-        demo_id, settings.data_dir.resolve() / "models" / f"{demo_id}-{names.RELEASE}.gguf", demo=True
-    )
+async def _source(engines: Engines, settings: Settings, wanted: str, demo_id: str, hub: str | None) -> _Source | None:
+    demo = _Source(demo_id, settings.data_dir.resolve() / "models" / f"{demo_id}-{names.RELEASE}.gguf", demo=True)
     if wanted == "none":
         return None
     if wanted == "demo":
         return demo
     if wanted != "auto" and not wanted.startswith("hf:"):
         path = Path(wanted).expanduser().resolve()
+        if not path.is_file():
+            raise InvalidRequest(f"The model file {path} does not exist; see --model.", code="invalid_setting")
         return _Source(path.stem, path)
     try:
         reference = download.parse(download.DEFAULT if wanted == "auto" else wanted)
-        path = await asyncio.to_thread(
-            download.fetch, reference, settings.data_dir / "models", settings.hf_token, hub
-        )
+        path = await asyncio.to_thread(download.fetch, reference, settings.data_dir / "models", settings.hf_token, hub)
     except ValueError as error:
         raise InvalidRequest(str(error), code="invalid_setting") from None
     except download.DownloadFailed as error:

@@ -43,8 +43,7 @@ def build(settings: Settings, port: int, key: str) -> Launch:
     model = settings.model.removeprefix("hf:")
     if settings.model in ("auto", "demo", "none"):
         raise InvalidRequest(
-            f"The vllm engine needs a model, not {settings.model!r}: "
-            "set INDIGO_MODEL to a folder or hf:owner/repo.",
+            f"The vllm engine needs a model, not {settings.model!r}: set INDIGO_MODEL to a folder or hf:owner/repo.",
             code="invalid_setting",
         )
     name = settings.vllm_served_name or model

@@ -10,7 +10,7 @@ import re
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw
 
 from indigo.gateway import checks, operations
 from indigo.gateway.ports import Estimate
@@ -114,10 +114,10 @@ def _suspicious(body: bytes) -> bool:
 
 
 def rewritten(body: bytes, changes: dict[str, Any]) -> bytes:
-    """`body` with top-level fields replaced; every other field's bytes stay as they came."""
+    """`body` with top-level fields replaced, or left out where UNSET; the other fields' bytes stay as they came."""
     fields: dict[str, Any] = dict(_decode_raw(body))
     fields.update(changes)
-    return _encode(fields)
+    return _encode({name: value for name, value in fields.items() if value is not UNSET})
 
 
 def usage_option(body: bytes) -> dict[str, Any]:
@@ -128,10 +128,13 @@ def usage_option(body: bytes) -> dict[str, Any]:
 
 
 def single_tool(body: bytes, ask: Ask) -> dict[str, Any]:
-    """For engines that ignore a `tool_choice` naming a function: only that tool, and `required`.
+    """For engines that ignore a `tool_choice` naming a function: only that tool, and `required`. They show the
+    model its tools even for `none`, which then talks of calls: no tools at all.
 
     Raises InvalidRequest where no such tool was sent.
     """
+    if bytes(ask.tool_choice) == b'"none"':
+        return {"tools": UNSET, "tool_choice": UNSET}
     if not bytes(ask.tool_choice).startswith(b"{"):
         return {}
     try:

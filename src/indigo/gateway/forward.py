@@ -12,7 +12,7 @@ from indigo.gateway import resolve, usage
 from indigo.gateway.endpoints import Endpoint
 from indigo.gateway.ports import ModelEntry, Routes, Target
 from indigo.gateway.record import Run
-from indigo.gateway.refusals import reason, refusal
+from indigo.gateway.refusals import blames_the_client, reason, refusal
 from indigo.gateway.request import Request
 from indigo.gateway.steps import bridged
 from indigo.gateway.stream import Relay
@@ -106,6 +106,8 @@ class Forwarder:
             if call.status == 200:
                 if not call.streaming:
                     _check_whole(call, request.stream)
+            elif blames_the_client(call):
+                call.status = 400
             elif call.status in RETRYABLE or not 400 <= call.status < 500:
                 raise AttemptFailed(reason(call.status), status=call.status, retry_after=call.retry_after)
         except AttemptFailed as error:

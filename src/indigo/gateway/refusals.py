@@ -57,6 +57,14 @@ class _ErrorBody(msgspec.Struct):
     detail: str | None = None
 
 
+TOO_LONG = b"too large to process"
+
+
+def blames_the_client(call: Call) -> bool:
+    """Whether a 500 is a 400 in truth: llama.cpp answers an embedding input beyond its batch so."""
+    return call.status == 500 and TOO_LONG in call.whole[:4096]
+
+
 def passed_on(call: Call, target: Target) -> IndigoError:
     """An endpoint's 4xx as an error of ours: its message, code and param, without anything secret."""
     detail = _ErrorDetail()
@@ -72,7 +80,7 @@ def passed_on(call: Call, target: Target) -> IndigoError:
     message = message or f"The model refused the request with status {call.status}."
     code = scrubbed(detail.code, target)[:128] if isinstance(detail.code, str) else None
     param = scrubbed(detail.param, target)[:128] if detail.param else None
-    if detail.type == "exceed_context_size_error":
+    if detail.type == "exceed_context_size_error" or TOO_LONG.decode() in detail.message:
         code = "context_length_exceeded"
     error = IndigoError(message, code=code or "upstream_rejected", param=param)
     error.status = call.status

@@ -36,6 +36,8 @@ class KeyRow(msgspec.Struct, frozen=True):
 
 async def migrate(settings: Settings, *, check: bool) -> migrations.Status:
     """Bring the schema up to date, or only say how it stands. Returns how it stood before."""
+    if not settings.database_url:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = await open_database(settings)
     try:
         return await (migrations.check(database) if check else migrations.upgrade(database))

@@ -13,7 +13,7 @@ from indigo.kernel.errors import InvalidRequest
 from indigo.kernel.settings import Settings
 from indigo.kernel.tasks import Tasks
 from indigo.processes import banner, server, workers
-from indigo.processes.storage import open_database, prepare
+from indigo.processes.storage import data_folder, open_database, prepare
 from indigo.processes.wiring import Parts
 
 LOADING_SECONDS = 10.0
@@ -24,7 +24,8 @@ async def run(settings: Settings) -> None:
     """Returns after a signal, when everything has ended in good order. Raises IndigoError for a bad start."""
     logging = logs.start(settings.log_level, settings.log_format)
     try:
-        await _run(settings, SystemClock())
+        with data_folder(settings):
+            await _run(settings, SystemClock())
     finally:
         logging.stop()
 

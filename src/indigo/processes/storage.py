@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Generator
+
 from indigo.backends.sql.database import Database
 from indigo.features.keys.first_start import FirstStart, first_start
 from indigo.features.keys.service import Keys
@@ -18,12 +23,33 @@ def database_url(settings: Settings) -> str:
     return settings.database_url or f"sqlite:///{settings.data_dir.resolve() / 'indigo.db'}"
 
 
-async def open_database(settings: Settings) -> Database:
-    """Opens it, and makes the data folder, for this user alone. Raises InvalidRequest or Unavailable."""
+@contextlib.contextmanager
+def data_folder(settings: Settings) -> Generator[None]:
+    """The data folder, made if need be, and ours alone while this lasts: engines' sockets live in it.
+
+    Raises Conflict where another server runs on it, Unavailable where it cannot be made.
+    """
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(settings.data_dir / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Unavailable(f"The data folder {settings.data_dir} cannot be made: {error.strerror}.") from None
+        raise Unavailable(f"The data folder {settings.data_dir} cannot be used: {error.strerror}.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise Conflict(
+            f"Another Indigo already runs on the data folder {settings.data_dir}; choose another with --data-dir.",
+            code="data_folder_in_use",
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+async def open_database(settings: Settings) -> Database:
+    """Raises InvalidRequest for a wrong URL, Unavailable where there is no such file."""
     return await Database.open(database_url(settings))
 
 

@@ -71,7 +71,7 @@ def build(settings: Settings, database: Database, clock: Clock, tasks: Tasks) ->
     notices = ChangeNotices(database)
     notices.subscribe(ACCESS, directory.clear)
 
-    spool = Spool(settings.data_dir / "spool", max_bytes=settings.spool_max_bytes)
+    spool = Spool(settings.data_dir / "spool", max_bytes=settings.spool_max_bytes // settings.workers)
     journal = UsageJournal(spool)
     delivery = Delivery(database, keys, settings.data_dir / "spool" / "poison")
     drain = Drain(journal, delivery, Recovery(spool, delivery))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Integer, case, cast, func, select
+from sqlalchemy import ColumnElement, Dialect, Integer, bindparam, case, cast, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from indigo.backends.sql.conflict import insert
 from indigo.features.tenancy.scope import OrgScope
 from indigo.features.usage.tables import UsageEventRow
 from indigo.gateway.ports import UsageEvent
@@ -45,10 +46,23 @@ class Total(msgspec.Struct, frozen=True):
 async def add(session: AsyncSession, events: Sequence[UsageEvent]) -> None:
     """Insert those that are not there yet: an event delivered twice is stored once."""
     connection = await session.connection()
-    await connection.execute(
-        insert(session, UsageEventRow).on_conflict_do_nothing(index_elements=[UsageEventRow.id]),
-        [msgspec.structs.asdict(event) for event in events],
+    await connection.exec_driver_sql(
+        _insertion(session.get_bind().dialect), [msgspec.structs.astuple(event) for event in events]
     )
+
+
+@functools.cache
+def _insertion(dialect: Dialect) -> str:
+    """The INSERT for rows that are `astuple` of an event. Written once: SQLAlchemy's own way from dictionaries to
+    parameters costs five times what the driver does (7 against 1.3 µs a row).
+    """
+    columns: dict[str, Any] = {name: bindparam(name) for name in UsageEvent.__struct_fields__}
+    made = sqlite.insert if dialect.name == "sqlite" else postgresql.insert
+    statement = made(UsageEventRow).values(columns).on_conflict_do_nothing(index_elements=[UsageEventRow.id])
+    compiled = statement.compile(dialect=dialect)
+    if list(compiled.positiontup or ()) != list(UsageEvent.__struct_fields__):
+        raise TypeError("the columns of usage_events are not in the order of UsageEvent's fields")
+    return str(compiled)
 
 
 async def count(session: AsyncSession, scope: OrgScope) -> int:
