@@ -18,7 +18,8 @@ from tests.support.waiting import until
 from tests.support.wall import DONE, END, EVENTS, Script, Wall, answer, chunk, event, head, stream, usage, whole
 
 HALF = head() + b"".join(chunk(one) for one in EVENTS[:2])
-SECRET = "sk-upstream-secret-0123456789"
+SECRET = "upstream-secret-0123456789"
+OTHER = "sk-somebody-elses-0123456789"
 BODY = json.dumps(answer()).encode()
 NAN = b'data: {"choices":[{"index":0,"delta":{},"logprobs":NaN}]}\n\n'
 
@@ -262,7 +263,7 @@ async def test_a_refusal_that_is_about_the_request_is_passed_on_once_and_scrubbe
     async with Wall().serving() as wall, Wall().serving() as other, world.serving():
         endpoints = world.model("m", wall.url, other.url, headers=(("authorization", f"Bearer {SECRET}"),))
         for status in (400, 404, 405, 409, 413, 415, 418, 421, 422, 425, 451):
-            message = f"too long for {SECRET} at {wall.url} and {other.url} {'x' * 9000}"
+            message = f"too long for {SECRET} and {OTHER} at {wall.url} and {other.url} {'x' * 9000}"
             error = {"error": {"message": message, "code": "context_length_exceeded", "param": "messages"}}
             wall.always = other.always = [whole(error, status)]
             for streaming in (False, True):
@@ -272,6 +273,8 @@ async def test_a_refusal_that_is_about_the_request_is_passed_on_once_and_scrubbe
                 assert got.json["error"]["message"].startswith("too long for [redacted]")
                 assert (got.code, got.json["error"]["param"]) == ("context_length_exceeded", "messages")
                 assert SECRET not in str(got)
+                assert OTHER not in str(got)
+                assert got.body.count(b"127.0.0.1") == 1  # what answered is not told where it stands
                 assert len(got.body) < 6_000
                 assert len(wall.received) + len(other.received) == asked + 1
                 said = world.sink.events[-1]

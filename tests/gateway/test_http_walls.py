@@ -6,6 +6,7 @@ import asyncio
 import base64
 import random
 import time
+from typing import Any
 
 import pytest
 
@@ -91,6 +92,25 @@ async def test_trailers_change_nothing_and_extensions_are_ignored() -> None:
             assert (await socket.answer()).status == 200
             assert wall.received[0].body == BODY
             assert (await socket.answer()).status == 200
+
+
+@pytest.mark.threat("T87")
+async def test_a_trailer_is_no_header_to_the_other_routes_either() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        seen.extend(name for name, _ in scope["headers"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    world = World(app=app)
+    async with world.serving(), connected(world.port) as socket:
+        body = b"1\r\na\r\n0\r\nauthorization: Bearer x\r\n\r\n"
+        socket.send(request(body, path="/other", framing=CHUNKED, key=None))
+        assert (await socket.answer(bare=True)).status == 204
+        assert seen == [b"host", b"transfer-encoding"]
 
 
 @pytest.mark.threat("T87", "T88")
