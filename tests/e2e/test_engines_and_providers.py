@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import pytest
 
 from tests.engines import standin_vllm
 from tests.support.openapi import Recorder
-from tests.support.product import INDIGO, Product, Starter, environment, wait_for
+from tests.support.product import Product, Starter, Upstream, wait_for
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
 VLLM = f"{sys.executable} {standin_vllm.__file__}"
@@ -62,37 +60,6 @@ def chat_if_up(client: openai.OpenAI, model: str) -> str | None:
         return chat(client, model)
     except (openai.InternalServerError, openai.APIConnectionError):
         return None
-
-
-Upstream = tuple[subprocess.Popen[bytes], str]
-
-
-@pytest.fixture
-def upstreams() -> Iterator[Callable[..., Upstream]]:
-    """Starts `indigo mock-upstream` processes."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(*options: str) -> Upstream:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        process = subprocess.Popen(
-            [str(INDIGO), "mock-upstream", "--port", str(port), *options],
-            stdout=subprocess.DEVNULL, env=environment(),
-        )  # fmt: skip
-        running.append(process)
-        wait_for(lambda: _listens(port))
-        return process, f"http://127.0.0.1:{port}/v1"
-
-    yield start
-    for process in running:
-        process.kill()
-        process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def providers(*urls: str, models: tuple[str, ...] = ("mock",)) -> str:

@@ -88,7 +88,7 @@ def test_a_clean_clone_answers_after_one_command(tmp_path: Path, record_property
             ["scripts/serve", "--port", "0"], cwd=clone, env=env, stdout=out, stderr=subprocess.STDOUT
         )
     try:
-        line = wait_for(
+        line: re.Match[str] | bool = wait_for(
             lambda: server.poll() is not None or re.search(r"^curl .*(?=\n)", log.read_text(), re.MULTILINE),
             110,
             log.read_text,

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ import pytest
 
 from tests.support.databases import PostgresqlServer, create_database, drop_database
 from tests.support.openapi import Recorder
-from tests.support.product import CHAT, FIGURE, Product, Starter, wait_for
+from tests.support.product import CHAT, FIGURE, Product, Starter, Upstream, wait_for
 from tests.support.waiting import until
 
 HELLO: Any = [{"role": "user", "content": "Hello!"}]
@@ -33,6 +32,23 @@ async def stream(client: openai.AsyncOpenAI, tokens: int) -> openai.AsyncStream[
     return await client.chat.completions.create(
         model=CHAT, messages=HELLO, stream=True, max_tokens=tokens, extra_body={"ignore_eos": True}
     )
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.fixture
+def slow(upstreams: Callable[..., Upstream], tmp_path: Path) -> list[str]:
+    """Options that add the model `slow`, whose streams last for minutes."""
+    _, url = upstreams("--between", "0.03", "--chunks", "5000")
+    file = tmp_path / "providers.yaml"
+    file.write_text(f"providers: [{{name: slow, base_url: '{url}', models: [{{id: slow}}]}}]")
+    return ["--providers", str(file)]
+
+
+async def slow_stream(client: openai.AsyncOpenAI) -> openai.AsyncStream[Any]:
+    return await client.chat.completions.create(model="slow", messages=HELLO, stream=True)
 
 
 async def chat(client: openai.AsyncOpenAI) -> str | None:
@@ -73,6 +89,7 @@ async def test_an_engine_that_is_killed_in_mid_stream_is_told_to_the_client_and_
                 await asyncio.sleep(0.02)
         took = time.monotonic() - killed
     record_property(FIGURE, f"{took:.2f} s from the engine's kill -9 to its next answer")
+    assert took < 5, "it is asked as soon as it is up again, whatever its breaker holds against it"
     rows = await rows_of(product, product.admitted())
     [row] = [row for row in rows if row["stream"]]
     assert (row["outcome"], bool(row["estimated"])) == ("upstream_failed", True)
@@ -91,20 +108,18 @@ async def _drain_and_kill(running: openai.AsyncStream[Any], processes: list[int]
 
 @pytest.mark.promise("P72")
 async def test_a_server_that_is_killed_in_mid_stream_has_every_request_counted_once(
-    empty_database_url: str, start: Starter
+    empty_database_url: str, start: Starter, slow: list[str]
 ) -> None:
-    product = start(database_url=empty_database_url)
+    product = start(*slow, database_url=empty_database_url)
     engines = product.children()
     async with product.async_client() as client:
         for _ in range(4):
             assert await chat(client)
-        running = [await stream(client, 7000) for _ in range(3)]
-        first = [await anext(aiter(one)) for one in running]
-        assert len(first) == 3
-        assert "indigo_requests_in_flight 3.0\n" in product.get("/metrics").text
+        running = [await slow_stream(client) for _ in range(3)]
         reading = asyncio.gather(*(_drain(one) for one in running), return_exceptions=True)
         for _ in range(25):  # the journal notes a stream's progress a few times a second
             await asyncio.sleep(0.04)
+        assert "indigo_requests_in_flight 3.0\n" in product.get("/metrics").text
         product.kill()
         ends = await reading
     assert all(isinstance(end, BROKEN) for end in ends), ends
@@ -114,7 +129,8 @@ async def test_a_server_that_is_killed_in_mid_stream_has_every_request_counted_o
     assert Counter(row["outcome"] for row in rows) == {"completed": 4, "interrupted": 3}
     for row in rows:
         assert bool(row["estimated"]) == (row["outcome"] == "interrupted")
-        assert row["completion_tokens"] > 20
+        assert row["completion_tokens"] > 5
+        assert row["prompt_tokens"] > 0
     async with product.async_client() as client:
         assert await chat(client)
     assert product.stop() == 0
@@ -204,12 +220,14 @@ def _request(key: str, streamed: bool) -> bytes:
     return head.encode() + b"\r\nContent-Type: application/json\r\n\r\n" + body
 
 
-async def test_a_journal_that_is_delivered_again_makes_no_second_row(empty_database_url: str, start: Starter) -> None:
-    product = start(database_url=empty_database_url)
+async def test_a_journal_that_is_delivered_again_makes_no_second_row(
+    empty_database_url: str, start: Starter, slow: list[str]
+) -> None:
+    product = start(*slow, database_url=empty_database_url)
     async with product.async_client() as client:
         for _ in range(5):
             assert await chat(client)
-        running = await stream(client, 7000)
+        running = await slow_stream(client)
         await anext(aiter(running))
         product.kill()
         with pytest.raises(BROKEN):
@@ -254,15 +272,14 @@ async def test_two_servers_that_start_at_once_on_an_empty_database_share_it(
     assert len(await servers[0].usage()) == 2
 
 
-async def test_a_worker_that_is_killed_is_replaced_and_its_requests_are_counted(start: Starter) -> None:
-    product = start("--workers", "2")
-    found = subprocess.run(
-        ["pgrep", "-P", str(product.pid), "-f", "indigo.processes.workers"], capture_output=True, text=True, check=True
-    )
-    workers = [int(line) for line in found.stdout.split()]
+async def test_a_worker_that_is_killed_is_replaced_and_its_requests_are_counted(
+    start: Starter, slow: list[str]
+) -> None:
+    product = start("--workers", "2", *slow)
+    workers = [child for child in product.children() if b"indigo.processes.workers" in _command(child)]
     assert len(workers) == 2
     async with product.async_client() as client:
-        running = [await stream(client, 7000) for _ in range(3)]
+        running = [await slow_stream(client) for _ in range(3)]
         for one in running:
             await anext(aiter(one))
         for worker in workers:

@@ -39,7 +39,7 @@ async def test_a_warm_request_sends_no_statement(database_url: str, tmp_path: Pa
         ready.set_result(parts)
 
     offers = [from_offer(offer) for offer in engines.offers]
-    restore = signal.signal(signal.SIGTERM, lambda *_: None)
+    restore = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn sends itself what it was sent
     serving = asyncio.ensure_future(server.run(settings, database, clock, listener, offers, announce))
     try:
         parts = await asyncio.wait_for(ready, 10)

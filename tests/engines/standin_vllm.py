@@ -38,16 +38,23 @@ class Handler(BaseHTTPRequestHandler):
         if request.get("stream"):
             self._stream({**frame, "object": "chat.completion.chunk"}, usage)
             return
-        message = {"role": "assistant", "content": "hi", "tool_calls": []}
-        choice = {"index": 0, "message": message, "finish_reason": "stop", "stop_reason": None}
+        none: list[object] = []
+        said: dict[str, object] = {"role": "assistant", "content": "hi", "tool_calls": none}
+        choice: dict[str, object] = {"index": 0, "message": said, "finish_reason": "stop", "stop_reason": None}
         self._json(200, {**frame, "object": "chat.completion", "choices": [choice], "usage": usage})
 
     def _stream(self, frame: dict[str, object], usage: dict[str, int]) -> None:
         """A chunk with the role, one with the word and the end, one with the usage, as vLLM sends them."""
-        first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        last = {**first, "delta": {"content": "hi"}, "finish_reason": "stop", "stop_reason": None}
-        chunks = [{**frame, "choices": [first]}, {**frame, "choices": [last]}, {**frame, "choices": [], "usage": usage}]
-        events = [json.dumps(chunk) for chunk in chunks]
+        first: dict[str, object] = {
+            "index": 0,
+            "delta": {"role": "assistant", "content": ""},
+            "logprobs": None,
+            "finish_reason": None,
+        }
+        last: dict[str, object] = {**first, "delta": {"content": "hi"}, "finish_reason": "stop", "stop_reason": None}
+        none: list[object] = []
+        events = [json.dumps({**frame, "choices": [choice]}) for choice in (first, last)]
+        events.append(json.dumps({**frame, "choices": none, "usage": usage}))
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")

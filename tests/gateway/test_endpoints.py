@@ -276,3 +276,19 @@ def test_addresses_are_read_as_written() -> None:
     assert parse_address("unix:/run/x.sock").unix == "/run/x.sock"
     assert parse_address("unix:/home/Jörg K/x.sock").unix == "/home/Jörg K/x.sock"
     assert parse_address("http://[::1]:80").authority == "[::1]"
+
+
+def test_an_endpoint_whose_process_was_replaced_starts_with_a_clean_slate() -> None:
+    endpoint = Endpoint(id="e", provider="p", address=parse_address("unix:/x"))
+    late = endpoint.begin(0.0)
+    for _ in range(5):
+        endpoint.failed(endpoint.begin(0.0), 0.0)
+    endpoint.probed_healthy = False
+    assert not endpoint.available(1.0)
+    endpoint.revived()
+    assert endpoint.available(1.0)
+    assert endpoint.state(1.0) == "healthy"
+    for _ in range(4):
+        endpoint.failed(endpoint.begin(1.0), 1.0)
+    endpoint.failed(late, 1.0)
+    assert endpoint.available(1.0), "a request that the old process failed does not count"

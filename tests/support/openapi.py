@@ -16,7 +16,7 @@ import os
 import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from jsonschema import Draft202012Validator
@@ -37,6 +37,7 @@ EVENTS = {
 }
 ERROR = ("error", "ErrorResponse")
 DONE = "[DONE]"
+Object = dict[str, Any]
 
 
 def openai_file() -> Path | None:
@@ -48,9 +49,11 @@ def openai_file() -> Path | None:
 
 
 @functools.cache
-def _own(name: str) -> Draft202012Validator:
+def _own(name: str) -> Any:
     files = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
-    registry: Any = Registry().with_resources([(key, Resource.from_contents(value)) for key, value in files.items()])
+    make: Any = Registry
+    read: Any = Resource
+    registry = make().with_resources([(key, read.from_contents(value)) for key, value in files.items()])
     return Draft202012Validator(files[f"{name}.json"], registry=registry)
 
 
@@ -67,34 +70,37 @@ def _openai() -> dict[str, Any]:
 
 
 @functools.cache
-def _openai_validator(component: str) -> Draft202012Validator | None:
+def _openai_validator(component: str) -> Any:
     components = _openai()
     if not components:
         return None
     return Draft202012Validator({"$ref": f"#/components/schemas/{component}", "components": components})
 
 
-def _modernise(schema: Any, components: dict[str, Any]) -> None:
+def _modernise(node: Any, components: Object) -> None:
     """`nullable` of OpenAPI 3.0 as JSON Schema has it; and what may be null need not be there."""
-    if isinstance(schema, list):
-        for item in schema:
+    if isinstance(node, list):
+        for item in cast(list[Any], node):
             _modernise(item, components)
-    if not isinstance(schema, dict):
+    if not isinstance(node, dict):
         return
+    schema = cast(Object, node)
     for value in schema.values():
         _modernise(value, components)
     if schema.pop("nullable", False) is True:
         inner = dict(schema)
         schema.clear()
         schema["anyOf"] = [inner, {"type": "null"}]
-    properties = schema.get("properties")
-    if isinstance(properties, dict) and isinstance(schema.get("required"), list):
-        schema["required"] = [name for name in schema["required"] if not _nullable(properties.get(name), components)]
+    if isinstance(schema.get("properties"), dict) and isinstance(schema.get("required"), list):
+        properties = cast(Object, schema["properties"])
+        names = cast(list[str], schema["required"])
+        schema["required"] = [name for name in names if not _nullable(properties.get(name), components)]
 
 
-def _nullable(schema: Any, components: dict[str, Any]) -> bool:
-    if not isinstance(schema, dict):
+def _nullable(node: Any, components: Object) -> bool:
+    if not isinstance(node, dict):
         return False
+    schema = cast(Object, node)
     if "$ref" in schema:
         return _nullable(components.get(schema["$ref"].rsplit("/", 1)[1]), components)
     if schema.get("nullable") is True or schema.get("type") == "null" or "null" in (schema.get("type") or ""):

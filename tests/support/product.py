@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -260,6 +261,37 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     yield starter
     for product in made:
         product.close()
+
+
+Upstream = tuple[subprocess.Popen[bytes], str]
+
+
+@pytest.fixture
+def upstreams() -> Iterator[Callable[..., Upstream]]:
+    """Starts `indigo mock-upstream` processes; gives each with its base URL."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(*options: str) -> Upstream:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        process = subprocess.Popen(
+            [str(INDIGO), "mock-upstream", "--port", str(port), *options],
+            stdout=subprocess.DEVNULL, env=environment(),
+        )  # fmt: skip
+        running.append(process)
+        wait_for(lambda: _listens(port))
+        return process, f"http://127.0.0.1:{port}/v1"
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

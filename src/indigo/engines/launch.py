@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class Engines:
     def __init__(self) -> None:
         self.offers: list[EngineOffer] = []
         self.notices: list[str] = []
+        self.on_ready: Callable[[EngineOffer], None] = lambda _: None
+        """Called whenever an engine has become ready, after a crash, say."""
         self._supervisors: list[Supervisor] = []
         self._mock: mock.Mock | None = None
         self._folder: Path | None = None
@@ -85,6 +87,7 @@ class Engines:
     def add(self, offer: EngineOffer, supervisor: Supervisor) -> None:
         self.offers.append(offer)
         self._supervisors.append(supervisor)
+        supervisor.on_ready = lambda: self.on_ready(offer)
         supervisor.start()
 
     async def add_mock(self) -> None:

@@ -89,6 +89,8 @@ class Supervisor:
         self._lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called whenever the child has become ready."""
 
     @property
     def state(self) -> EngineState:
@@ -229,11 +231,13 @@ class Supervisor:
             await process.wait()
 
     def _enter(self, state: State, reason: str = "") -> None:
-        if state != self._state and state == "ready":
-            log.info("%s is ready", self._child.name)
+        became_ready = state == "ready" and state != self._state
         self._state = state
         self._reason = reason
         self._changed.set()
+        if became_ready:
+            log.info("%s is ready", self._child.name)
+            self.on_ready()
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -183,6 +183,14 @@ class Endpoint:
         if begun == self._generation:
             self._probe_until = 0.0
 
+    def revived(self) -> None:
+        """Another process has taken its place and is ready: what the last one did is not held against it."""
+        self.probed_healthy = True
+        self._open_until = self._probe_until = 0.0
+        self._open_for = OPEN_SECONDS
+        self._failures = 0
+        self._generation += 1
+
     def share(self, now: float) -> float:
         """The part of its weight it gets: 1, but after reclosing a tenth, rising over `RAMP_SECONDS`.
 

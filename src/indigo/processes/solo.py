@@ -63,6 +63,7 @@ class Announcement:
 
     async def show(self, port: int, parts: Parts) -> None:
         """To be called once the server listens."""
+        self.engines.on_ready = lambda offer: parts.models.revived(offer.base_url)
         await self.engines.wait_ready(LOADING_SECONDS)
         await parts.models.probe_now()
         self._print(port, parts.models.ids())

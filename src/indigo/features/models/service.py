@@ -21,6 +21,7 @@ from indigo.features.models.records import Records
 from indigo.features.models.routing_table import RoutingTable
 from indigo.features.models.status import EndpointStatus, Status
 from indigo.features.models.watch import FollowedFile
+from indigo.gateway.endpoints import parse_address
 from indigo.kernel.clock import Clock
 from indigo.kernel.errors import Unavailable
 from indigo.kernel.tasks import Tasks
@@ -108,6 +109,13 @@ class Models:
     async def probe_now(self) -> None:
         """Look at every endpoint without waiting for its turn: an engine has just come up, say."""
         await self._health.check_all()
+
+    def revived(self, base_url: str) -> None:
+        """An engine of this machine is ready, perhaps again: send to it at once, without another probe or pause."""
+        address = parse_address(base_url)
+        for endpoint in self._table.endpoints():
+            if endpoint.address == address:
+                endpoint.revived()
 
     def ids(self) -> list[str]:
         """Of every model, whether or not it can be asked now."""
