@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from indigo.gateway import body
 from indigo.gateway.operations import CHAT
 
-TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("a", "b")]
+TOOLS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": name, "parameters": {}}} for name in ("a", "b")
+]
 
 
 def asked(tool_choice: object) -> bytes:

@@ -85,15 +85,15 @@ async def large(body: bytes) -> None:
         long_number = long_number or _LONG_NUMBER in plain
         long_number = long_number or _HALF_NUMBER in plain[:MAX_DIGITS] or _HALF_NUMBER in plain[-MAX_DIGITS:]
         await asyncio.sleep(0)
-    if openings > MAX_DEPTH or long_number:
+    if openings > MAX_DEPTH or long_number or quotes > 4 * MAX_FIELDS:
         if quotes + 2 * openings > MAX_STEPS:
             raise InvalidRequest(f"The body has more than {MAX_STEPS} quotes and brackets.", code="too_complex")
         await _walk(body)
 
 
 async def _walk(body: bytes) -> None:
-    """Depth and numbers, from one part outside strings to the next."""
-    depth = 0
+    """Depth, numbers and fields, from one part outside strings to the next."""
+    depth = fields = 0
     for step, part in enumerate(outside_strings(body)):
         if step % STEPS == 0:
             await asyncio.sleep(0)
@@ -107,6 +107,10 @@ async def _walk(body: bytes) -> None:
                 depth += 1 if bracket == 123 else -1
                 if depth > MAX_DEPTH:
                     raise _too_deep()
+        if depth == 1 and part.rstrip().endswith(b","):
+            fields += 1
+            if fields > MAX_FIELDS:
+                raise _too_many()
 
 
 def outside_strings(body: bytes) -> Iterator[bytes]:
@@ -131,6 +135,8 @@ def outside_strings(body: bytes) -> Iterator[bytes]:
 def check_duplicates(body: bytes) -> None:
     """A field twice may be read differently here and at the model. `body` is a JSON object.
 
+    Called where it matters: a field that the gateway acts on may be there twice, or the body is large.
+
     The decoder keeps the last of two; walking over the keys with its values in hand, the first one stands out.
     """
     try:
@@ -138,7 +144,7 @@ def check_duplicates(body: bytes) -> None:
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}", code="invalid_json") from None
     if len(fields) > MAX_FIELDS:
-        raise InvalidRequest(f"The body has more than {MAX_FIELDS} fields.", code="too_complex")
+        raise _too_many()
     place = 0
     seen: set[str] = set()
     while (found := _KEY.match(body, place)) is not None:
@@ -163,6 +169,10 @@ def _not_utf8(place: int) -> InvalidRequest:
 
 def _too_deep() -> InvalidRequest:
     return InvalidRequest(f"The body is nested deeper than {MAX_DEPTH} levels, or unbalanced.", code="too_deep")
+
+
+def _too_many() -> InvalidRequest:
+    return InvalidRequest(f"The body has more than {MAX_FIELDS} fields.", code="too_complex")
 
 
 def _too_long() -> InvalidRequest:

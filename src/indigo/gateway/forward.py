@@ -145,6 +145,7 @@ class Forwarder:
                 connection = None
             except asyncio.CancelledError:
                 call.cancel()
+                self._sweeper.discard(call)
                 raise
             finally:
                 if not call.streaming or call.answered.failed:

@@ -22,7 +22,7 @@ def refusal(entry: ModelEntry, failed: AttemptFailed | None, now: float) -> Indi
             code="no_healthy_endpoint",
             retry_after=wait,
         )
-    text = f"The model {entry.id!r} could not answer: {failed.text}."
+    text = f"The model {entry.id!r} could not answer: {failed.text.rstrip('.')}."
     if failed.timeout:
         return UpstreamTimeout(text)
     if failed.status == 429:

@@ -42,7 +42,7 @@ class Message(Open):
 
 
 class ChatRequest(Open):
-    model: str = Field(examples=["demo"], description="An id from /v1/models.")
+    model: str = Field(examples=["indigo-demo"], description="An id from /v1/models.")
     messages: list[Message] = Field(description="The conversation so far.", min_length=1)
     stream: bool = Field(False, description="Answer in events as the text is made; `?stream=true` does the same.")
     max_completion_tokens: int | None = Field(None, ge=1, description="The most tokens to make.")
@@ -75,7 +75,7 @@ class ChatAnswer(Open):
 
 
 class CompletionRequest(Open):
-    model: str = Field(examples=["demo"])
+    model: str = Field(examples=["indigo-demo"])
     prompt: str | list[str] | list[int] | list[list[int]] = Field(examples=["Once upon a time"])
     stream: bool = False
     max_tokens: int | None = Field(None, ge=0)

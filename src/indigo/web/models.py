@@ -17,7 +17,7 @@ MOST = 1000
 
 
 class Model(BaseModel):
-    id: str = Field(examples=["demo"])
+    id: str = Field(examples=["indigo-demo"])
     object: str = Field("model", examples=["model"])
     created: int = Field(description="When it was first registered, in Unix seconds.", examples=[1795168800])
     owned_by: str = Field(description="The provider that answers for it.", examples=["local"])

@@ -101,11 +101,13 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._break("its answer is not HTTP")
             return
-        if self._head_size > MAX_HEAD:
-            self._break("its answer's headers are too large")
-            return
         if self._pieces:
+            self._head_size = 0
             self._flush()
+        elif not self._complete:
+            self._head_size += len(data)  # a head, or trailers, that the parser gathers
+            if self._head_size > MAX_HEAD:
+                self._break("its answer's headers are too large")
         if self._complete:
             self._finish()
 
@@ -149,7 +151,6 @@ class Connection(asyncio.Protocol):
     # What httptools calls:
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
