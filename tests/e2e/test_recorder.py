@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import openapi
 from tests.support.openapi import Recorder
 
 CHAT = "/v1/chat/completions"
@@ -26,6 +28,8 @@ WHOLE: dict[str, Any] = {
     "usage": USAGE,
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
 }
+FINISH = {"type": "string"}
+COMPLETION: dict[str, Any] = {"properties": {"choices": {"items": {"properties": {"finish_reason": FINISH}}}}}
 ERROR = {"type": "auth_error", "code": None, "message": "No.", "param": None, "request_id": "req_1"}
 
 
@@ -89,3 +93,25 @@ def test_a_wrong_stream_is_a_problem(stream: bytes) -> None:
 def test_having_seen_nothing_is_a_problem() -> None:
     with pytest.raises(AssertionError, match="saw 0 answers"):
         Recorder().check(answers=1)
+
+
+def test_openais_own_description_is_applied_where_it_is_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {
+        "type": "object",
+        "required": ["id", "tier", "note"],
+        "properties": {"tier": {"enum": ["fast"]}, "note": {"type": "string", "nullable": True}},
+    }
+    schemas = {"CreateChatCompletionResponse": parts, "CreateCompletionResponse": COMPLETION}
+    file = tmp_path / "openai.json"
+    file.write_text(json.dumps({"components": {"schemas": schemas}}))
+    monkeypatch.setenv("INDIGO_OPENAPI_SUBSET", str(file))
+    openapi.forget()
+    try:
+        for tier, problems in (("fast", 0), ("slow", 1)):
+            recorder = Recorder()
+            recorder.answer(CHAT, 200, json.dumps({**WHOLE, "tier": tier}).encode())
+            assert len(recorder.problems) == problems, recorder.problems
+    finally:
+        openapi.forget()

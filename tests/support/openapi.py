@@ -77,6 +77,12 @@ def _openai_validator(component: str) -> Any:
     return Draft202012Validator({"$ref": f"#/components/schemas/{component}", "components": components})
 
 
+def forget() -> None:
+    """Read OpenAI's description anew when it is needed next."""
+    _openai.cache_clear()
+    _openai_validator.cache_clear()
+
+
 def _modernise(node: Any, components: Object) -> None:
     """`nullable` of OpenAPI 3.0 as JSON Schema has it; and what may be null need not be there."""
     if isinstance(node, list):
