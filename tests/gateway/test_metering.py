@@ -33,7 +33,7 @@ def settled(world: World, *endpoints: Endpoint) -> bool:
 
 
 @pytest.mark.threat("T58")
-@pytest.mark.promise("P41")
+@pytest.mark.promise("P01")
 @pytest.mark.parametrize("token", [0, 1, TOKENS // 2, TOKENS - 1])
 async def test_a_client_that_leaves_stops_the_endpoint_and_pays_for_what_was_made(token: int) -> None:
     world = World()

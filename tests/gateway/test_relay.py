@@ -40,7 +40,7 @@ async def test_an_alias_is_replaced_and_every_other_field_stays_as_it_came() -> 
         assert b'"t":"\\u00e9"' in sent
 
 
-@pytest.mark.promise("P01", "P41")
+@pytest.mark.promise("P01", "P01")
 async def test_usage_is_asked_for_and_its_event_kept_only_for_those_who_asked() -> None:
     world = World()
     nulls = [one.replace(b'"choices"', b'"usage":null,"choices"') for one in EVENTS[:4]]

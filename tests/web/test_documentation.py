@@ -43,7 +43,7 @@ async def test_no_reference_in_the_description_leads_nowhere(client: httpx2.Asyn
 
 async def test_examples_stand_in_the_description(client: httpx2.AsyncClient) -> None:
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
-    assert schemas["ChatRequest"]["properties"]["model"]["examples"] == ["demo"]
+    assert schemas["ChatRequest"]["properties"]["model"]["examples"] == ["indigo-demo"]
     assert schemas["ErrorDetail"]["properties"]["code"]["examples"] == ["invalid_api_key"]
 
 

@@ -74,16 +74,19 @@ class Pipeline:
             )
             raise
         except asyncio.CancelledError:
-            if not client.gone:
-                run.close(503, record.INTERRUPTED, run.seen())
-            elif run.relay is not None and run.relay.finish_seen:
-                run.close(200, record.COMPLETED, run.seen())  # it left after the last word: that is no abort
-            else:
-                run.close(499, record.CLIENT_CLOSED, run.asked())
+            self._ended_early(run, client)
             raise
         finally:
             if not run.closed:
                 run.close(500, record.INTERRUPTED, run.seen())
+
+    def _ended_early(self, run: Run, client: PipelineClient) -> None:
+        if not client.gone:
+            run.close(503, record.INTERRUPTED, run.seen())
+        elif run.relay is not None and run.relay.finish_seen:
+            run.close(200, record.COMPLETED, run.seen())  # it left after the last word: that is no abort
+        else:
+            run.close(499, record.CLIENT_CLOSED, run.asked())
 
     def _streaming(self, ask: Ask, operation: str, stream: bool) -> bool:
         streaming = bool(ask.stream or stream)

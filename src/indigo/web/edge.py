@@ -11,7 +11,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from indigo.gateway.http import REQUEST_ID
+from indigo.gateway.connection import REQUEST_ID
 from indigo.kernel.errors import Internal
 from indigo.kernel.ids import new_id
 from indigo.kernel.logs import request_id_var
