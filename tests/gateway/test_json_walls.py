@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indigo.gateway import body as bodies
-from indigo.gateway import checks, http, refusals
+from indigo.gateway import checks, connection, refusals
 from indigo.kernel import api_keys
 from indigo.kernel.errors import InvalidRequest
 from tests.support.ports import World
@@ -389,7 +389,7 @@ def test_every_pattern_of_the_gateway_is_linear() -> None:
         b"\\u006" * (size // 5),
     ]
     for text in hostile:
-        for pattern in (http.REQUEST_ID, checks._KEY, bodies._ESCAPED_NAME):  # pyright: ignore[reportPrivateUsage]
+        for pattern in (connection.REQUEST_ID, checks._KEY, bodies._ESCAPED_NAME):  # pyright: ignore[reportPrivateUsage]
             started = time.process_time()
             pattern.fullmatch(text)
             pattern.match(text)
