@@ -13,8 +13,9 @@ FILE, GATEWAY_FILE, TEST_FILE = 400, 200, 600
 FUNCTION, GATEWAY_FUNCTION = 60, 40
 
 LARGER_FILES: dict[str, int] = {
-    "gateway/connection.py": 233,
+    "gateway/connection.py": 238,
     "gateway/endpoints.py": 219,
+    "gateway/forward.py": 204,
     "gateway/stream.py": 224,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}

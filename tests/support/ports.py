@@ -15,6 +15,7 @@ from indigo.gateway.authenticate import unknown_key
 from indigo.gateway.endpoints import Endpoint, parse_address
 from indigo.gateway.forward import Forwarder
 from indigo.gateway.metrics import Metrics
+from indigo.gateway.outbox import Outbox
 from indigo.gateway.pipeline import Pipeline
 from indigo.gateway.ports import Admission, Grant, ModelEntry, Price, Progress, Target, UsageEvent
 from indigo.gateway.record import Accounts
@@ -98,13 +99,14 @@ class World:
         self.metrics = Metrics()
         self.sweeper = Sweeper()
         self.accounts = Accounts(self.limits, self.sink, self.metrics)
+        outbox = Outbox(asyncio.get_running_loop())
         self.forwarder = Forwarder(
-            self.routes, self.sweeper, connect_seconds=2.0, first_byte_seconds=first_byte, idle_seconds=idle,
+            self.routes, self.sweeper, outbox, connect_seconds=2.0, first_byte_seconds=first_byte, idle_seconds=idle,
             max_connections=10_000,
         )  # fmt: skip
         self.gateway = Gateway(
             grants=self.grants, pipeline=Pipeline(self.routes, self.accounts, self.forwarder),
-            accounts=self.accounts, sweeper=self.sweeper, metrics=self.metrics, max_body=max_body,
+            accounts=self.accounts, sweeper=self.sweeper, metrics=self.metrics, outbox=outbox, max_body=max_body,
             patience=patience or Patience(),
         )  # fmt: skip
         self.app = app

@@ -38,6 +38,7 @@ class ClientConnection(HttpToolsProtocol):
     def __init__(self, gateway: Gateway, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.gateway = gateway
+        self.outbox = gateway.outbox
         self.url = b""
         self.raw_size = 0
         self.reading_since = 0.0
@@ -194,6 +195,10 @@ class ClientConnection(HttpToolsProtocol):
                 self._start_asgi_task(cycle, app)
         finally:
             self.draining = False
+
+    def shutdown(self) -> None:
+        self.outbox.flush()
+        super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()

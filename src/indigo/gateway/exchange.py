@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from indigo.gateway.errors import error_body, error_event
+from indigo.gateway.outbox import Outbox
 from indigo.gateway.ports import Grant
 from indigo.gateway.steps import Steps
 from indigo.gateway.stream import DONE
@@ -25,6 +26,7 @@ class Connection(Protocol):
     """What an exchange needs of the connection it runs on."""
 
     transport: asyncio.Transport
+    outbox: Outbox
 
     def date_header(self) -> bytes: ...
     def on_response_complete(self) -> None: ...
@@ -42,6 +44,7 @@ NO_EVENT = _NoEvent()
 class Exchange:
     __slots__ = (
         "_connection",
+        "_outbox",
         "_parts",
         "_transport",
         "admitted",
@@ -70,6 +73,7 @@ class Exchange:
     def __init__(self, connection: Connection, operation: str, id: str, request_id: str, keep_alive: bool) -> None:
         self._connection = connection
         self._transport = connection.transport
+        self._outbox = connection.outbox
         self._parts: list[bytes] = []
         self.operation = operation
         self.id = id
@@ -121,16 +125,18 @@ class Exchange:
         )
         if self.chunked:
             framing = b"transfer-encoding: chunked\r\n"
-            self._transport.write(b"%b%b%b\r\n%x\r\n%b\r\n" % (head, framing, self._tail(), len(data), data))
+            self._outbox.write(
+                self._transport, b"%b%b%b\r\n%x\r\n%b\r\n" % (head, framing, self._tail(), len(data), data)
+            )
         else:
-            self._transport.write(b"%b%b\r\n%b" % (head, self._tail(), data))
+            self._outbox.write(self._transport, b"%b%b\r\n%b" % (head, self._tail(), data))
 
     def write(self, data: bytes) -> None:
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        self._outbox.write(self._transport, b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def end(self) -> None:
         """The stream was whole."""
-        self._transport.write(LAST if self.chunked else DONE)
+        self._outbox.write(self._transport, LAST if self.chunked else DONE)
         self._completed()
 
     def break_off(self, error: IndigoError) -> None:
@@ -157,8 +163,13 @@ class Exchange:
             return
         line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         head = b"%bcontent-type: application/json\r\ncache-control: no-store\r\n%bcontent-length: %d\r\n%b\r\n"
-        self._transport.write(head % (line, extra, len(body), self._tail()) + (b"" if self.headless else body))
+        self._outbox.write(
+            self._transport, head % (line, extra, len(body), self._tail()) + (b"" if self.headless else body)
+        )
         self._completed()
+
+    def _write(self, data: bytes) -> None:
+        self._outbox.write(self._transport, data)
 
     def _tail(self) -> bytes:
         close = b"" if self.keep_alive else b"connection: close\r\n"
@@ -168,6 +179,7 @@ class Exchange:
         self.response_complete = True
         self._parts.clear()
         if not self.keep_alive:
+            self._outbox.flush()
             if not self.linger:
                 self._transport.close()
             elif self._transport.can_write_eof():

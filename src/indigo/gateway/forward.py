@@ -10,6 +10,7 @@ import msgspec
 
 from indigo.gateway import resolve, usage
 from indigo.gateway.endpoints import Endpoint
+from indigo.gateway.outbox import Outbox
 from indigo.gateway.ports import ModelEntry, Routes, Target
 from indigo.gateway.record import Run
 from indigo.gateway.refusals import blames_the_client, reason, refusal
@@ -46,10 +47,11 @@ class RetryBudget:
 
 class Forwarder:
     def __init__(
-        self, routes: Routes, sweeper: Sweeper, *, connect_seconds: float, first_byte_seconds: float,
+        self, routes: Routes, sweeper: Sweeper, outbox: Outbox, *, connect_seconds: float, first_byte_seconds: float,
         idle_seconds: float, max_connections: int,
     ) -> None:  # fmt: skip
         self._loop = asyncio.get_running_loop()
+        self._outbox = outbox
         self._routes = routes
         self._sweeper = sweeper
         self._connect_seconds = connect_seconds
@@ -179,7 +181,9 @@ class Forwarder:
 
     def _pool(self, endpoint: Endpoint) -> Pool:
         if endpoint.pool is None:
-            pool = Pool(endpoint.address, most=self._max_connections, connect_seconds=self._connect_seconds)
+            pool = Pool(
+                endpoint.address, self._outbox, most=self._max_connections, connect_seconds=self._connect_seconds
+            )
             endpoint.pool = pool
             self._sweeper.watch_pool(pool)
         return cast(Pool, endpoint.pool)

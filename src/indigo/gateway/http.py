@@ -93,7 +93,7 @@ class GatewayProtocol(ClientConnection):
             if self.pipeline:
                 exchange.expects = True
             else:
-                self.transport.write(CONTINUE)
+                self.outbox.write(self.transport, CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         exchange = self.cycle
@@ -148,4 +148,4 @@ class GatewayProtocol(ClientConnection):
         elif not cycle.more_body:
             self._answer(cycle)
         elif cycle.expects:
-            self.transport.write(CONTINUE)
+            self.outbox.write(self.transport, CONTINUE)

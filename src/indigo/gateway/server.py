@@ -14,6 +14,7 @@ from indigo.gateway.exchange import Exchange
 from indigo.gateway.framing import Head
 from indigo.gateway.http import GatewayProtocol
 from indigo.gateway.metrics import Metrics
+from indigo.gateway.outbox import Outbox
 from indigo.gateway.pipeline import Pipeline
 from indigo.gateway.ports import Grants
 from indigo.gateway.record import Accounts
@@ -38,9 +39,10 @@ class Patience(msgspec.Struct, frozen=True):
 class Gateway:
     def __init__(
         self, *, grants: Grants, pipeline: Pipeline, accounts: Accounts, sweeper: Sweeper, metrics: Metrics,
-        max_body: int, patience: Patience,
+        outbox: Outbox, max_body: int, patience: Patience,
     ) -> None:  # fmt: skip
         self._grants = grants
+        self.outbox = outbox
         self._pipeline = pipeline
         self._accounts = accounts
         self._sweeper = sweeper

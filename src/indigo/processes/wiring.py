@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from indigo.gateway.admit import Capacity
 from indigo.gateway.endpoints import Endpoint
 from indigo.gateway.forward import Forwarder
 from indigo.gateway.metrics import Metrics
+from indigo.gateway.outbox import Outbox
 from indigo.gateway.pipeline import Pipeline
 from indigo.gateway.ports import Grants, Routes
 from indigo.gateway.record import Accounts
@@ -111,9 +113,11 @@ def build(settings: Settings, database: Database, clock: Clock, tasks: Tasks) ->
 
 
 def _gateway(settings: Settings, grants: Grants, routes: Routes, accounts: Accounts, sweeper: Sweeper) -> Gateway:
+    outbox = Outbox(asyncio.get_running_loop())
     forwarder = Forwarder(
         routes,
         sweeper,
+        outbox,
         connect_seconds=settings.connect_seconds,
         first_byte_seconds=settings.first_byte_seconds,
         idle_seconds=settings.idle_seconds,
@@ -125,6 +129,7 @@ def _gateway(settings: Settings, grants: Grants, routes: Routes, accounts: Accou
         accounts=accounts,
         sweeper=sweeper,
         metrics=accounts.metrics,
+        outbox=outbox,
         max_body=settings.max_body_bytes,
         patience=Patience(
             head=settings.header_seconds,

@@ -7,6 +7,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from indigo.gateway.outbox import Outbox
+
 MAX_HEAD = 64 * 1024
 
 Headers = list[tuple[bytes, bytes]]
@@ -35,6 +37,7 @@ class Connection(asyncio.Protocol):
         "_head_size",
         "_headers",
         "_keeper",
+        "_outbox",
         "_parser",
         "_pieces",
         "_reusable",
@@ -46,8 +49,9 @@ class Connection(asyncio.Protocol):
         "used",
     )
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, outbox: Outbox) -> None:
         self._keeper = keeper
+        self._outbox = outbox
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._pieces: list[bytes] = []
@@ -72,7 +76,7 @@ class Connection(asyncio.Protocol):
     def send(self, receiver: Receiver, request: bytes) -> None:
         assert self._transport is not None
         self.receiver = receiver
-        self._transport.write(request)
+        self._outbox.write(self._transport, request)
 
     def usable(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 
 from indigo.gateway.endpoints import Address
+from indigo.gateway.outbox import Outbox
 from indigo.gateway.upstream.connection import Connection
 
 IDLE_SECONDS = 4.0
@@ -21,8 +22,9 @@ class PoolFull(ConnectFailed):
 
 
 class Pool:
-    def __init__(self, address: Address, *, most: int, connect_seconds: float) -> None:
+    def __init__(self, address: Address, outbox: Outbox, *, most: int, connect_seconds: float) -> None:
         self._address = address
+        self._outbox = outbox
         self._most = most
         self._connect_seconds = connect_seconds
         self._idle: dict[Connection, None] = {}
@@ -53,10 +55,10 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 if address.unix is not None:
-                    _, connection = await loop.create_unix_connection(lambda: Connection(self), address.unix)
+                    _, connection = await loop.create_unix_connection(self._connection, address.unix)
                 else:
                     _, connection = await loop.create_connection(
-                        lambda: Connection(self), address.connect_host, address.port, ssl=self._tls,
+                        self._connection, address.connect_host, address.port, ssl=self._tls,
                         server_hostname=address.host if address.tls else None,
                     )  # fmt: skip
         except TimeoutError:
@@ -71,6 +73,9 @@ class Pool:
             raise ConnectFailed("it closed the connection at once")
         self._open.add(connection)
         return connection
+
+    def _connection(self) -> Connection:
+        return Connection(self, self._outbox)
 
     def released(self, connection: Connection) -> None:
         connection.idle_since = self._loop.time()
