@@ -25,7 +25,7 @@ def main() -> None:
             ours = stack.enter_context(candidates.indigo(folder, options.python))
             measured = [candidates.direct(), stack.enter_context(candidates.nginx(folder)), ours]
             if options.litellm:
-                measured.append(stack.enter_context(candidates.litellm(folder, ROOT / ".venv-litellm")))
+                measured.append(stack.enter_context(candidates.litellm(folder, ROOT / ".venv-litellm", options.python)))
             figures = measure.interleaved(folder, measured, rounds=options.rounds, seconds=options.seconds)
             time.sleep(3)  # the last usage is on its way into the database
             stored = rows_stored(folder / "data" / "indigo.db")

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +96,9 @@ def indigo(folder: Path, python: str, port: int = 9321) -> Generator[Candidate]:
 
 
 @contextlib.contextmanager
-def litellm(folder: Path, home: Path, port: int = 9331) -> Generator[Candidate]:
+def litellm(folder: Path, home: Path, interpreter: str, port: int = 9331) -> Generator[Candidate]:
     """LiteLLM's proxy in a virtual environment of its own, with one key, no database, logging off."""
-    python = _litellm_environment(home)
+    python = _litellm_environment(home, interpreter)
     models = [
         {
             "model_name": f"bench-{kind}",
@@ -123,11 +122,11 @@ def litellm(folder: Path, home: Path, port: int = 9331) -> Generator[Candidate]:
         )
 
 
-def _litellm_environment(home: Path) -> Path:
+def _litellm_environment(home: Path, interpreter: str) -> Path:
     python = home / "bin" / "python"
     if not (home / "bin" / "litellm").exists():
         print(f"Setting LiteLLM up in {home} …", file=sys.stderr)
-        venv.create(home, with_pip=True, clear=True)
+        subprocess.run([interpreter, "-m", "venv", "--clear", home], check=True)
         lock = Path(__file__).parent / "requirements-litellm.lock"
         command = [python, "-m", "pip", "install", "-q", "--require-hashes", "-r", lock]
         if subprocess.run(command, check=False).returncode:

@@ -103,10 +103,12 @@ class Exchange:
     def gone(self) -> bool:
         return self.disconnected
 
-    @property
-    def body(self) -> bytes:
+    def take_body(self) -> bytes:
+        """The body, which is not kept here: a stream may last long."""
         parts = self._parts
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return body
 
     def feed(self, data: bytes) -> None:
         self.size += len(data)
@@ -115,28 +117,27 @@ class Exchange:
     def drop_body(self) -> None:
         self._parts.clear()
 
-    # The stream, as the relay writes it:
+    # The stream, as the relay writes it. Its chunks come one by one, so there is nothing to gain from the outbox:
 
     def begin(self, data: bytes) -> None:
         self.begun = True
+        self._outbox.flush()  # an earlier answer on this connection goes first
         head = (
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-store\r\n"
             b"x-accel-buffering: no\r\n"
         )
         if self.chunked:
             framing = b"transfer-encoding: chunked\r\n"
-            self._outbox.write(
-                self._transport, b"%b%b%b\r\n%x\r\n%b\r\n" % (head, framing, self._tail(), len(data), data)
-            )
+            self._transport.write(b"%b%b%b\r\n%x\r\n%b\r\n" % (head, framing, self._tail(), len(data), data))
         else:
-            self._outbox.write(self._transport, b"%b%b\r\n%b" % (head, self._tail(), data))
+            self._transport.write(b"%b%b\r\n%b" % (head, self._tail(), data))
 
     def write(self, data: bytes) -> None:
-        self._outbox.write(self._transport, b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
 
     def end(self) -> None:
         """The stream was whole."""
-        self._outbox.write(self._transport, LAST if self.chunked else DONE)
+        self._transport.write(LAST if self.chunked else DONE)
         self._completed()
 
     def break_off(self, error: IndigoError) -> None:

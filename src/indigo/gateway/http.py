@@ -72,6 +72,7 @@ class GatewayProtocol(ClientConnection):
         if previous is not None and not previous.response_complete:
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, None))
+        self.headers = []  # a connection may be held for long; what matters is in `head`
         try:
             self._admit_head(exchange, head)
         except IndigoError as error:

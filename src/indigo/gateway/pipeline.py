@@ -61,7 +61,9 @@ class Pipeline:
             client=client,
         )  # fmt: skip
         try:
+            del body, ask  # a stream may last long: what it was asked with is not kept for it
             call = await self._forwarder.send(request, run)
+            request.forget()
             if call.status != 200:
                 return self._rejected(call, run)
             if streaming:

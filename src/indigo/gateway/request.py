@@ -17,6 +17,9 @@ SUFFIXES = {
 }
 
 
+NOTHING = Ask(model="?")
+
+
 class Client(Protocol):
     """Who asked, over HTTP or from within the process. `call` is the attempt now under way."""
 
@@ -46,6 +49,11 @@ class Request:
         self.stream = stream
         self.client = client
         self._body = body
+
+    def forget(self) -> None:
+        """There will be no other attempt: let go of the body, and of what was decoded from it."""
+        self._body = b""
+        self.ask = NOTHING
 
     def payload(self, entry: ModelEntry, target: Target) -> bytes:
         """The bytes to send to `target`: a head of our own, and the client's body wherever it can stay as it is.

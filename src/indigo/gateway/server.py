@@ -90,10 +90,8 @@ class Gateway:
     async def answer(self, exchange: Exchange) -> None:
         try:
             grant = exchange.grant or await bridged(self._grants.find(exchange.digest))
-            body = exchange.body
-            exchange.drop_body()
             whole = await self._pipeline.answer(
-                grant, exchange.operation, body, exchange,
+                grant, exchange.operation, exchange.take_body(), exchange,
                 id=exchange.id, request_id=exchange.request_id, stream=exchange.stream,
             )  # fmt: skip
         except IndigoError as error:

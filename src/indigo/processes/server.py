@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
 
@@ -20,6 +21,8 @@ from indigo.processes.wiring import Parts, ServerStatus, build
 
 log = logging.getLogger("indigo.server")
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread (of the database, say) may keep the interpreter from the event loop; Python's own is 5 ms."""
 FLUSH_SECONDS = 10.0
 """How long the end waits for the database to take the last usage; what is left stays in the spool."""
 
@@ -94,6 +97,7 @@ async def run(
     ready: Callable[[int, Parts], Coroutine[None, None, None]],
 ) -> None:
     """Serve until told to stop; then let streams end, and bring the usage into the database."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     tasks = Tasks()
     parts = build(settings, database, clock, tasks)
     try:

@@ -23,7 +23,7 @@ from indigo.kernel.errors import Unavailable
 
 log = logging.getLogger("indigo.usage")
 
-BATCH = 1000
+BATCH = 400
 """Events of one transaction: enough to be quick, few enough not to hold the event loop up."""
 
 SCAN = 4 * BATCH
