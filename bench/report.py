@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import sysconfig
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -103,10 +102,8 @@ def machine() -> str:
 
 
 def python_build() -> str:
-    """Whether the interpreter was built with profile-guided optimisation, which is worth half as much again."""
-    options = str(sysconfig.get_config_var("CONFIG_ARGS"))
-    kind = "optimised build" if "enable-optimizations" in options else "not an optimised build"
-    return f"Python {platform.python_version()}, {kind}"
+    """Which interpreter: builds with profile-guided optimisation, such as Debian's, take a third less CPU."""
+    return f"Python {platform.python_version()} ({platform.python_compiler()})"
 
 
 def show(run: Run) -> None:
